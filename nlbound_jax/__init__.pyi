@@ -1,0 +1,13 @@
+from . import bounds as bounds
+from . import checks as checks
+from . import dynamics as dynamics
+from . import figures as figures
+from . import networks as networks
+from . import sweep as sweep
+from . import tasks as tasks
+from ._results import RESULTS as RESULTS
+from .report import report as report
+from .report import Report as Report
+from .report import Settings as Settings
+
+__version__: str

@@ -1,0 +1,16 @@
+"""Types used in public signatures."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+# "printed" reproduces the paper's Theorem 5.2, "repaired" is what may be relied on.
+Reading = Literal["printed", "repaired"]
+InitKind = Literal["default", "rank-one"]
+
+# A number or an array of numbers that takes part in broadcasting.
+Numeric = ArrayLike | Sequence[float]
+AnyArray = Array | np.ndarray

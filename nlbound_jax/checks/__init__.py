@@ -1,0 +1,1 @@
+"""Every inequality of the proof as measured, bound and slack along a run. Nothing lives here yet."""

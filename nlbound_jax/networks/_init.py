@@ -1,0 +1,75 @@
+"""Initialization."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .. import _validate
+from .._types import InitKind, Numeric
+from ._mlp import LeakyMLP
+
+
+def _rank_one(w: Float[Array, "out in"]) -> Float[Array, "out in"]:
+    u, s, vt = jnp.linalg.svd(w, full_matrices=False)
+    return s[0] * jnp.outer(u[:, 0], vt[0])
+
+
+def initialize(
+    key: PRNGKeyArray,
+    in_size: int,
+    width: int,
+    depth: int,
+    *,
+    epsilon: Numeric,
+    beta: Numeric,
+    kind: InitKind = "default",
+    dtype: Any = None,
+) -> LeakyMLP:
+    """A network as the paper initializes it (Section 6).
+
+    PyTorch's `Linear` default, $W_{ij} \\sim U(-1/\\sqrt{n_{in}}, 1/\\sqrt{n_{in}})$, then each
+    layer rescaled to the spectral norm $\\beta$.
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `in_size`: d, the number of whitened coordinates.
+    - `width`: the number of units of each hidden layer.
+    - `depth`: L >= 2, the number of weight matrices.
+    - `epsilon`: one minus the negative slope, in [0, 1].
+    - `beta`: spectral norm of every layer, positive.
+
+    **Other arguments:**
+
+    - `kind`: `"default"`, or `"rank-one"`: the input layer is replaced by its rank-one part, so
+        that $\\rho = \\|W_1\\|_F/\\|W_1\\| = 1$.
+    - `dtype`: of the weights and epsilon; JAX's default floating dtype if `None`.
+
+    **Returns:**
+
+    A [`LeakyMLP`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    in_size = _validate.integer("in_size", in_size, 1)
+    width = _validate.integer("width", width, 1)
+    depth = _validate.integer("depth", depth, 2)
+    kind = _validate.member("kind", kind, ("default", "rank-one"))
+    dtype = _validate.float_dtype() if dtype is None else jnp.dtype(dtype)
+    epsilon = _validate.real("epsilon", epsilon, 0, 1).astype(dtype)
+    beta = _validate.real("beta", beta, 0, open_low=True).astype(dtype)
+    sizes = [in_size] + [width] * (depth - 1) + [1]
+    weights = []
+    for subkey, fan_in, fan_out in zip(
+        jax.random.split(key, depth), sizes[:-1], sizes[1:], strict=True
+    ):
+        bound = fan_in**-0.5
+        w = jax.random.uniform(subkey, (fan_out, fan_in), dtype, -bound, bound)
+        if kind == "rank-one" and not weights:
+            w = _rank_one(w)
+        weights.append(w * (beta / jnp.linalg.norm(w, ord=2)))
+    return LeakyMLP(tuple(weights), epsilon)

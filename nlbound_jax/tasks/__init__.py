@@ -1,0 +1,7 @@
+"""Data becomes a `Task`: labels in {-1, +1}, inputs in the unit ball, whitened."""
+
+from ._arrays import from_arrays as from_arrays
+from ._mnist import load_mnist as load_mnist
+from ._mnist import mnist as mnist
+from ._task import Task as Task
+from ._task import Transform as Transform

@@ -1,0 +1,104 @@
+"""A task from the user's own arrays."""
+
+import numpy as np
+from jaxtyping import Shaped
+
+from .. import _validate
+from ._task import Task, build, finite
+
+
+def _inputs(name: str, x: Shaped[np.ndarray, "..."], features: int | None) -> np.ndarray:
+    x = np.asarray(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"`{name}` must be a non-empty array (samples, features), got {x.shape}.")
+    if features is not None and x.shape[1] != features:
+        raise ValueError(f"`{name}` must have {features} features like `x`, got {x.shape[1]}.")
+    return finite(name, x)
+
+
+def _labels(name: str, y: Shaped[np.ndarray, "..."], num_samples: int) -> np.ndarray:
+    y = np.asarray(y)
+    if y.shape != (num_samples,):
+        raise ValueError(f"`{name}` must have shape ({num_samples},), got {y.shape}.")
+    if y.dtype.kind in "iuf":
+        finite(name, y)
+    elif y.dtype.kind not in "bUS":
+        raise ValueError(f"`{name}` must be numbers, booleans or strings, got dtype {y.dtype}.")
+    return y
+
+
+def from_arrays(
+    x: Shaped[np.ndarray, "..."],
+    y: Shaped[np.ndarray, "..."],
+    x_test: Shaped[np.ndarray, "..."] | None = None,
+    y_test: Shaped[np.ndarray, "..."] | None = None,
+    *,
+    norm_bound: float | None = None,
+    components: int | None = None,
+    cut: float = 1e-12,
+    name: str = "arrays",
+) -> Task:
+    """A task from arrays in memory.
+
+    **Arguments:**
+
+    - `x`: training inputs, `(m features)`, any real dtype.
+    - `y`: training labels, `(m,)`, of exactly two values; the larger one (in the order of
+        `numpy.unique`) becomes +1.
+    - `x_test`, `y_test`: test data, both or none.
+
+    **Other arguments:**
+
+    - `norm_bound`: R with $\\|x\\| \\le R$ for every input that may occur, known beforehand, in
+        the units of `x`; inputs are divided by it. Without it they are divided by the largest
+        norm in the training set, and `Task.norm_bound` is `None`.
+    - `components`: keep that many leading principal directions; all by default.
+    - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
+    - `name`: what the data is, in words.
+
+    **Returns:**
+
+    A [`Task`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument: wrong shapes, NaN or infinity, labels that are not of two
+    classes, an input longer than `norm_bound`.
+    """
+    x = _inputs("x", x, None)
+    y = _labels("y", y, len(x))
+    classes = np.unique(y)
+    if len(classes) != 2:
+        raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
+    if (x_test is None) != (y_test is None):
+        raise ValueError("`x_test` and `y_test` must be given together, got only one of them.")
+    test_signs = None
+    if x_test is not None and y_test is not None:
+        x_test = _inputs("x_test", x_test, x.shape[1])
+        y_test = _labels("y_test", y_test, len(x_test))
+        known = np.isin(y_test, classes)
+        if not known.all():
+            raise ValueError(
+                f"`y_test` must have the classes of `y`, got {y_test[~known][0]!r} as well."
+            )
+        test_signs = np.where(y_test == classes[1], 1.0, -1.0)
+    largest = float(np.linalg.norm(x, axis=1).max())
+    if norm_bound is not None:
+        norm_bound = _validate.scalar("norm_bound", norm_bound, low=0, open_low=True)
+        if largest > norm_bound * (1 + 1e-12):
+            raise ValueError(
+                f"`norm_bound` must be at least the largest norm in `x`, {largest:g}, "
+                f"got {norm_bound:g}."
+            )
+    return build(
+        x,
+        np.where(y == classes[1], 1.0, -1.0),
+        x_test,
+        test_signs,
+        scale=norm_bound or largest or 1.0,
+        side=None,
+        norm_bound=None if norm_bound is None else 1.0,
+        cut=cut,
+        components=components,
+        name=name,
+    )

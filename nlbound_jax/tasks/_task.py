@@ -1,0 +1,170 @@
+"""The task: whitened data of a binary classification problem and what the theory needs of it."""
+
+import math
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from .. import _validate
+
+
+class Transform(eqx.Module):
+    """From raw inputs to whitened ones, with the statistics of the training set.
+
+    Images are average-pooled to `side` x `side` first (if `side` is set). Then
+    $\\tilde x = M^\\top x / \\text{scale}$ with $M$ = `matrix`, of shape `(features d)`.
+    """
+
+    matrix: Float[np.ndarray, "features d"]
+    scale: float
+    side: int | None = None
+
+    def __call__(self, x: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "*batch d"]:
+        """Whiten raw inputs.
+
+        **Arguments:**
+
+        - `x`: `(n features)` or one sample `(features,)`; if the task pools images, also
+            `(n height width)` or `(height width)`.
+
+        **Returns:**
+
+        The whitened inputs, `(n d)` or `(d,)`, float64.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
+        """
+        x = np.asarray(x)
+        if self.side is not None:
+            x = pool(x, self.side)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.matrix.shape[0]:
+            raise ValueError(
+                f"`x` must have {self.matrix.shape[0]} features in its last axis, "
+                f"got shape {x.shape}."
+            )
+        x = finite("x", x)
+        return (x / self.scale) @ self.matrix
+
+
+class Task(eqx.Module):
+    """A binary classification problem on whitened inputs.
+
+    Arrays are (samples, features), the transpose of the paper's $\\tilde X$. The inputs are in
+    the principal coordinates of the training set's second moment $\\Sigma_X = X X^\\top / m$,
+    eigenvalues descending, so that $\\tilde X \\tilde X^\\top = m I$ on the training set. The
+    library plugs $\\Sigma_X$ in for the distribution's $\\Sigma$.
+
+    **Attributes:**
+
+    - `x`, `y`: training inputs `(m d)` and labels `(m,)` in {-1, +1}.
+    - `x_test`, `y_test`: test inputs `(n d)` and labels, or `None`.
+    - `target`: $q = Y \\tilde X^\\top / m$, `(d,)`; the least-squares linear fit.
+    - `alignment`: $s = \\|q\\| \\le 1$.
+    - `rank`: d, the rank of $\\Sigma_X$ after the cut (or the number of components kept).
+    - `spectrum`: the eigenvalues of $\\Sigma_X$ that were kept, descending, `(d,)`.
+    - `transform`: raw inputs to whitened ones, a [`Transform`][].
+    - `norm_bound`: R with $\\|x\\| \\le R$ for every input, known beforehand, or `None`.
+    - `name`: what the data is, in words.
+    """
+
+    x: Float[np.ndarray, "m d"]
+    y: Float[np.ndarray, " m"]
+    x_test: Float[np.ndarray, "n d"] | None
+    y_test: Float[np.ndarray, " n"] | None
+    target: Float[np.ndarray, " d"]
+    alignment: float
+    spectrum: Float[np.ndarray, " d"]
+    transform: Transform
+    norm_bound: float | None
+    name: str
+
+    @property
+    def rank(self) -> int:
+        """d, the number of whitened coordinates."""
+        return self.x.shape[1]
+
+    @property
+    def num_samples(self) -> int:
+        """m, the number of training samples."""
+        return self.x.shape[0]
+
+
+def finite(name: str, x: np.ndarray) -> np.ndarray:
+    """`x` as float64, or one line if it is not numeric and finite."""
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must be an array of numbers, got dtype {x.dtype}.")
+    x = x.astype(np.float64, copy=False)
+    if not np.isfinite(x).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(f"`{name}` must be finite, got {x[where]} at index {where}.")
+    return x
+
+
+def pool(images: Shaped[np.ndarray, "..."], side: int) -> Shaped[np.ndarray, "*batch features"]:
+    """Average-pool square images `(... height width)` to `(... side*side)`."""
+    height = images.shape[-1] if images.ndim else 0
+    if images.ndim not in (2, 3) or images.shape[-2] != height or height % side:
+        raise ValueError(
+            f"`x` must be square images (n, height, height) with height divisible by {side}, "
+            f"got shape {images.shape}."
+        )
+    block = height // side
+    blocks = images.reshape(*images.shape[:-2], side, block, side, block)
+    return blocks.mean(axis=(-3, -1)).reshape(*images.shape[:-2], side * side)
+
+
+def whiten(
+    x: Float[np.ndarray, "m features"], cut: float, components: int | None
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "features d"]]:
+    """Spectrum of $\\Sigma_X$ (descending, cut) and the matrix $M$ with $\\tilde x = M^\\top x$.
+
+    The singular values come from the triangular factor of `x`, not from the Gram matrix, whose
+    small eigenvalues would be right to a relative 1e-16 / cut only.
+    """
+    triangular = np.linalg.qr(x, mode="r")
+    _, singular, right = np.linalg.svd(triangular, full_matrices=False)
+    spectrum = singular**2 / len(x)
+    if not spectrum[0] > 0:
+        raise ValueError("`x` must have a non-zero sample, got only zeros.")
+    rank = int((spectrum > cut * spectrum[0]).sum())
+    if components is not None:
+        rank = _validate.integer("components", components, 1, rank)
+    matrix = right[:rank].T * (math.sqrt(len(x)) / singular[:rank])
+    # Fix the signs, so that the coordinates do not depend on the LAPACK build.
+    largest = np.argmax(np.abs(matrix), axis=0)
+    matrix = matrix * np.sign(matrix[largest, np.arange(rank)])
+    return spectrum[:rank], matrix
+
+
+def build(
+    x: Float[np.ndarray, "m features"],
+    y: Float[np.ndarray, " m"],
+    x_test: Float[np.ndarray, "n features"] | None,
+    y_test: Float[np.ndarray, " n"] | None,
+    *,
+    scale: float,
+    side: int | None,
+    norm_bound: float | None,
+    cut: float,
+    components: int | None,
+    name: str,
+) -> Task:
+    """A [`Task`][] from flattened, finite, unscaled inputs and labels in {-1, +1}."""
+    cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
+    spectrum, matrix = whiten(x / scale, cut, components)
+    whitened = (x / scale) @ matrix
+    target = y @ whitened / len(y)
+    return Task(
+        x=whitened,
+        y=y,
+        x_test=None if x_test is None else (x_test / scale) @ matrix,
+        y_test=y_test,
+        target=target,
+        alignment=float(np.linalg.norm(target)),
+        spectrum=spectrum,
+        transform=Transform(matrix, scale, side),
+        norm_bound=norm_bound,
+        name=name,
+    )
