@@ -1,6 +1,8 @@
 """Why a result is what it is."""
 
 import diffrax
+import jax
+from jaxtyping import Array, Bool
 
 
 class RESULTS(diffrax.RESULTS):
@@ -11,3 +13,12 @@ class RESULTS(diffrax.RESULTS):
         "t is at or past the time at which the bound on the weight norms blows up, so there is "
         "no bound; take a smaller t or beta."
     )
+    diverged = "Gradient descent diverged: the weights are not finite; take a smaller step size."
+
+
+def where(flag: Bool[Array, "*shape"], if_true: RESULTS, if_false: RESULTS) -> RESULTS:
+    """`RESULTS.where` for an array of flags: the outcome has the shape of `flag`."""
+    choose = lambda f: RESULTS.where(f, if_true, if_false)  # noqa: E731
+    for _ in range(flag.ndim):
+        choose = jax.vmap(choose)
+    return choose(flag)

@@ -18,6 +18,20 @@ def float_dtype() -> Any:
     return jax.dtypes.canonicalize_dtype(float)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether `value` is an array that JAX is tracing."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def needs_x64(name: str) -> None:
+    """Raise unless `jax_enable_x64` is set."""
+    if not jax.config.jax_enable_x64:
+        raise ValueError(
+            f"`{name}` must run in float64, got jax_enable_x64=False; "
+            'call jax.config.update("jax_enable_x64", True) first.'
+        )
+
+
 def interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
     """`[0, 1)`, `positive` or `a finite number`, as used in messages."""
     if math.isinf(low) and math.isinf(high):
@@ -42,7 +56,7 @@ def real(
 ) -> Array:
     """`value` as a floating array, every entry finite and within the interval."""
     allowed = interval(low, high, open_low, open_high)
-    traced = isinstance(value, jax.core.Tracer)
+    traced = is_traced(value)
     try:
         if not traced and np.iscomplexobj(value):
             raise TypeError
@@ -86,3 +100,13 @@ def scalar(name: str, value: Any, **limits: Any) -> float:
         raise ValueError(f"`{name}` must be a single number, got {value!r}.")
     real(name, value, **limits)
     return float(value)
+
+
+def broadcastable(arrays: dict[str, Array]) -> None:
+    """Raise unless the arrays broadcast against each other."""
+    shapes = {name: array.shape for name, array in arrays.items() if array.ndim}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listing = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
+        raise ValueError(f"Shapes must broadcast against each other, got {listing}.") from None

@@ -42,7 +42,7 @@ class LeakyMLP(eqx.Module):
         """L, the number of weight matrices."""
         return len(self.weights)
 
-    def __call__(self, x: Shaped[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+    def __call__(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "*samples"]:
         """The output $f(x)$.
 
         **Arguments:**
@@ -53,14 +53,27 @@ class LeakyMLP(eqx.Module):
 
         The outputs, a scalar or `(samples,)`, in the dtype of the weights.
         """
-        dtype = self.weights[0].dtype
-        h = jnp.asarray(x, dtype=dtype)
-        epsilon = self.epsilon.astype(dtype)
-        for w in self.weights[:-1]:
-            h = leaky_relu(h @ w.T, epsilon)
-        return (h @ self.weights[-1].T)[..., 0]
+        x = jnp.asarray(x, dtype=self.weights[0].dtype)
+        return self.features_first(x.T)
 
-    def predict(self, x: Shaped[AnyArray, "*batch d"]) -> Float[Array, "*batch"]:
+    def features_first(self, x: Float[Array, "d *samples"]) -> Float[Array, "*samples"]:
+        """The output for inputs in the paper's layout, samples in columns.
+
+        **Arguments:**
+
+        - `x`: whitened inputs, `(d,)` or `(d samples)`, in the dtype of the weights.
+
+        **Returns:**
+
+        The outputs, a scalar or `(samples,)`.
+        """
+        epsilon = self.epsilon.astype(x.dtype)
+        h = x
+        for w in self.weights[:-1]:
+            h = leaky_relu(w @ h, epsilon)
+        return (self.weights[-1] @ h)[0]
+
+    def predict(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "*samples"]:
         """The predicted label, the sign of $f(x)$, in {-1, +1}.
 
         **Arguments:**

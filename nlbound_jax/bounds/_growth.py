@@ -1,0 +1,113 @@
+"""How fast weights and their dependence on the slope can grow: u and v of Theorem 5.2."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._quadrature import gauss_legendre
+from .._types import Reading
+
+_Values = Float[Array, "..."]
+
+# The integrand of v ends in exp(-w) with w = z^L / shat: nothing beyond w = lower + 60 counts,
+# and the panels meet where the exponential begins to bend.
+_CUTOFF = 60.0
+_BEND = 1e-2
+_ORDER = 64
+
+
+class Rates(NamedTuple):
+    """The constants of Theorem 5.2: $\\bar 1$, $\\bar s$, $\\hat s$, $\\bar\\beta$, and
+    $\\ln(\\bar\\beta/\\beta)$ without cancellation."""
+
+    one: _Values
+    sbar: _Values
+    shat: _Values
+    beta_bar: _Values
+    log_ratio: _Values
+
+
+def rates(
+    depth: int, epsilon, beta, rho, s, reading: Reading, assumption_5_1: bool
+) -> Rates:
+    """$\\bar 1 = 1 + \\rho\\beta^L$,
+    $\\bar s_r = (1-\\epsilon)(s + \\rho\\beta^L) + \\epsilon \\sqrt r (L-1) \\bar 1$,
+    $\\bar s = \\bar s_1$, $\\hat s = L \\bar s / (1 + (L-1)\\rho)$,
+    $\\bar\\beta = \\beta \\bar s_\\rho / \\bar s_1$.
+
+    The repaired reading has $\\rho$ for $\\sqrt\\rho$ in $\\bar s_\\rho$, as Eq. 34-35 need.
+    Without Assumption 5.1, $\\bar 1$ takes the place of $s + \\rho\\beta^L$.
+    """
+    one = 1 + rho * beta**depth
+    linear = s + rho * beta**depth if assumption_5_1 else one
+    nonlinear = epsilon * (depth - 1) * one
+    sbar = (1 - epsilon) * linear + nonlinear
+    shat = depth * sbar / (1 + (depth - 1) * rho)
+    factor = rho if reading == "repaired" else jnp.sqrt(rho)
+    excess = nonlinear * (factor - 1) / sbar
+    return Rates(one, sbar, shat, beta * (1 + excess), jnp.log1p(excess))
+
+
+def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, _Values]:
+    """$\\ln(u(t)/\\bar\\beta)$ (Eq. 9), and whether u has blown up by t.
+
+    $u = \\bar\\beta e^{\\bar s t}$ for L = 2, else
+    $u = (\\bar\\beta^{2-L} - (L-2) \\bar s t)^{1/(2-L)}$, finite for
+    $t < \\bar\\beta^{2-L} / ((L-2) \\bar s)$.
+    """
+    if depth == 2:
+        return rate.sbar * t, jnp.zeros(jnp.shape(t), bool)
+    elapsed = (depth - 2) * rate.sbar * t * rate.beta_bar ** (depth - 2)
+    blown = elapsed >= 1
+    growth = -jnp.log1p(-jnp.where(blown, 0.0, elapsed)) / (depth - 2)
+    return jnp.where(blown, jnp.inf, growth), blown
+
+
+def _log_integral(a, b, c, depth: int, lower, top) -> _Values:
+    """$\\ln \\int_0^{X} e^{-w_0 (e^{Lx} - 1)} (a + c\\, e^{Lx}) e^{bx} dx$ with $w_0$ = `lower`
+    and X = `top`, in two panels that meet where the exponential bends."""
+    a, b, c, lower, top = jnp.broadcast_arrays(a, b, c, lower, top)
+    end = jnp.minimum(top, jnp.log1p(_CUTOFF / lower) / depth)
+    middle = jnp.clip(jnp.log(_BEND / lower) / depth, 0.0, end)
+    nodes, weights = (jnp.asarray(n, top.dtype) for n in gauss_legendre(_ORDER))
+    rank = (None,) * top.ndim
+    total = jnp.zeros_like(top)
+    # e^{bx} and e^{Lx} span many orders of magnitude: take out the largest exponent.
+    peak = jnp.maximum(0.0, b * end)
+    for start, stop in ((jnp.zeros_like(top), middle), (middle, end)):
+        x = start[..., None] + (stop - start)[..., None] * nodes[rank]
+        scaled = -lower[..., None] * jnp.expm1(depth * x) + b[..., None] * x - peak[..., None]
+        values = jnp.exp(scaled) * (a[..., None] + c[..., None] * jnp.exp(depth * x))
+        total = total + (stop - start) * jnp.sum(weights[rank] * values, axis=-1)
+    return jnp.log(total) + peak
+
+
+def log_v(
+    growth, depth: int, beta, rho, s, rate: Rates, reading: Reading
+) -> _Values:
+    """$\\ln v$, given $\\ln(u/\\bar\\beta)$, finite where u is (and $-\\infty$ where v = 0).
+
+    Printed (Eq. 10-11): with $\\hat s$ in the exponential and the lower limit $\\beta$,
+    $v = (L-1) u^{L-1} \\int_\\beta^u e^{(u^L - z^L)/\\hat s} (\\bar 1 + \\rho z^L) z^{1-L} dz
+    / \\bar s$, which is Eq. 10 without its cancelling incomplete gamma functions.
+
+    Repaired: $v = (L-1) \\frac{\\rho}{\\bar s} \\int_{\\bar\\beta}^u e^{(u^L - z^L)/\\bar s}
+    (u/z)^\\eta (\\bar 1 + z^L) dz$ with $\\eta = (L-1)(s + \\beta^L)/\\bar s$.
+    """
+    finite = jnp.where(jnp.isfinite(growth), growth, 0.0)
+    if reading == "printed":
+        log_lower, top, scale = jnp.log(beta), finite + rate.log_ratio, rate.shat
+        power, slope, factor = depth - 1.0, rho, jnp.zeros_like(rho)
+    else:
+        log_lower, top, scale = jnp.log(rate.beta_bar), finite, rate.sbar
+        power = (depth - 1) * (s + beta**depth) / rate.sbar
+        slope, factor = jnp.ones_like(rho), jnp.log(rho)
+    lower = jnp.exp(depth * log_lower)
+    integral = _log_integral(
+        rate.one, 1 - power, slope * lower, depth, lower / scale, top
+    )
+    # u^power z^{1-power}, relative to the lower limit: e^{power top} lower e^{(1-power) x}.
+    head = jnp.log((depth - 1) / rate.sbar) + factor + power * top + log_lower
+    exponent = lower / scale * jnp.expm1(depth * top)
+    return jnp.where(jnp.isfinite(growth), head + exponent + integral, jnp.inf)

@@ -1,0 +1,181 @@
+"""Theorem 5.2: an a-priori generalization bound for leaky-ReLU networks under gradient flow."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _validate
+from .._results import RESULTS, where
+from .._types import Numeric, Reading
+from ._capacity import counting
+from ._growth import log_growth, log_v, rates
+
+_Values = Float[Array, "..."]
+
+
+class Theorem52(eqx.Module):
+    """Theorem 5.2, term by term; every array has the broadcast shape of the arguments.
+
+    **Attributes:**
+
+    - `u`: bound on every $\\|W_l(t)\\|$ (Eq. 9).
+    - `v`, `log_v`: bound on the dependence on the slope (Eq. 10), and its logarithm, which is
+        finite where `v` overflows.
+    - `capacity`: $\\Upsilon_\\kappa$ (Eq. 7).
+    - `deviation`: $\\Delta_\\kappa(t)\\, \\epsilon^\\kappa / \\gamma$.
+    - `penalty`: `capacity + deviation`, the bound on the gap $R - \\hat R_\\gamma$.
+    - `value`: `train_risk + penalty`, the bound on R; `None` without a train risk.
+    - `result`: `successful`, or `blow_up` where t is at or past the blow-up of u and the bound
+        is `+inf`. Derivatives at such a point are 0 or NaN and mean nothing.
+    """
+
+    u: _Values
+    v: _Values
+    log_v: _Values
+    capacity: _Values
+    deviation: _Values
+    penalty: _Values
+    value: _Values | None
+    result: RESULTS
+
+
+def _log_phi(kappa: int, depth: int, rho, dim) -> _Values:
+    """$\\Phi_1 = L\\sqrt d + 1 + (L-1)\\rho$ and
+    $\\Phi_2 = (L-1)[(L + 1 + (L-1)\\rho)\\sqrt d + 2 (1 + (L-1)\\rho)]$ (Eq. 8)."""
+    inner = 1 + (depth - 1) * rho
+    if kappa == 1:
+        return jnp.log(depth * jnp.sqrt(dim) + inner)
+    return jnp.log((depth - 1) * ((depth + inner) * jnp.sqrt(dim) + 2 * inner))
+
+
+@eqx.filter_jit
+def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1: bool) -> Theorem52:
+    numbers = dict(zip(numbers, jnp.broadcast_arrays(*numbers.values()), strict=True))
+    t, epsilon, beta, gamma = (numbers[k] for k in ("t", "epsilon", "beta", "gamma"))
+    rho, s = numbers["stable_rank_root"], numbers["alignment"]
+    rate = rates(depth, epsilon, beta, rho, s, reading, assumption_5_1)
+    growth, blown = log_growth(t, depth, rate)
+    log_u = jnp.log(rate.beta_bar) + growth
+    logarithm = log_v(growth, depth, beta, rho, s, rate, reading)
+    log_phi = _log_phi(kappa, depth, rho, numbers["dim"])
+    # Sum the logarithms first: v alone overflows long before epsilon^kappa v does.
+    deviation = jnp.where(
+        blown,
+        jnp.inf,
+        jnp.exp(
+            log_phi
+            + jnp.where(blown, 0.0, logarithm + (depth - 1) * log_u)
+            + kappa * jnp.log(epsilon)
+            - jnp.log(gamma)
+        ),
+    )
+    capacity = counting(
+        kappa,
+        numbers["dim"],
+        numbers["num_samples"],
+        numbers["precision_bits"],
+        numbers["delta"],
+        numbers["cells"],
+    )
+    penalty = capacity + deviation
+    return Theorem52(
+        u=jnp.exp(log_u),
+        v=jnp.exp(logarithm),
+        log_v=logarithm,
+        capacity=capacity,
+        deviation=deviation,
+        penalty=penalty,
+        value=numbers["train_risk"] + penalty if "train_risk" in numbers else None,
+        result=where(blown, RESULTS.blow_up, RESULTS.successful),
+    )
+
+
+def theorem_5_2(
+    t: Numeric,
+    *,
+    depth: int,
+    epsilon: Numeric,
+    beta: Numeric,
+    gamma: Numeric,
+    stable_rank_root: Numeric,
+    alignment: Numeric,
+    dim: Numeric,
+    num_samples: Numeric,
+    kappa: int = 2,
+    precision_bits: Numeric = 32,
+    delta: Numeric = 0.01,
+    cells: Numeric = 1,
+    train_risk: Numeric | None = None,
+    reading: Reading = "repaired",
+    assumption_5_1: bool = True,
+) -> Theorem52:
+    """Theorem 5.2 of Golikov, *A Generalization Bound for Nearly-Linear Networks*, TMLR 12/2024:
+
+    with probability $1 - \\delta$,
+    $R(t) \\le \\hat R_\\gamma(t) + \\Upsilon_\\kappa + \\Delta_\\kappa(t)\\,\\epsilon^\\kappa/\\gamma$
+    (Eq. 6-11), $\\Delta_\\kappa = \\Phi_\\kappa\\, v\\, u^{L-1}$.
+
+    All numbers are scalars or arrays that broadcast against each other.
+
+    **Main arguments:**
+
+    - `t`: training time, at least 0.
+    - `depth`: L >= 2, the number of weight matrices.
+    - `epsilon`: one minus the negative slope, in [0, 1].
+    - `beta`: bound on the spectral norm of every layer at the start, positive.
+    - `gamma`: the margin, positive.
+    - `stable_rank_root`: $\\rho = \\|W_1(0)\\|_F / \\|W_1(0)\\| \\ge 1$.
+    - `alignment`: $s = \\|Y \\tilde X^\\top\\| / m$, in (0, 1].
+    - `dim`: d, the number of whitened coordinates.
+    - `num_samples`: m.
+
+    **Other arguments:**
+
+    - `kappa`: which proxy: 1 or 2.
+    - `precision_bits`: p, bits of a number.
+    - `delta`: one minus the confidence, in (0, 1).
+    - `cells`: how many (t, gamma, ...) were tried; $\\ln(\\text{cells})$ is added to
+        $\\ln(1/\\delta)$.
+    - `train_risk`: $\\hat R_\\gamma(t)$, in [0, 1]; only for `value`.
+    - `reading`: `"printed"`, the theorem as it stands in the paper, or `"repaired"`, the
+        statement that may be relied on: the finite difference
+        $\\|W^\\epsilon_l - W^0_l\\|_F \\le \\epsilon v$ in place of the derivative in $\\tau$,
+        and $\\rho$ in place of $\\sqrt\\rho$ in $\\bar s_\\rho$.
+    - `assumption_5_1`: rely on the paper's Assumption 5.1 (which fails for some data). `False`
+        needs the repaired reading.
+
+    **Returns:**
+
+    A [`Theorem52`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    depth = _validate.integer("depth", depth, 2)
+    kappa = _validate.member("kappa", kappa, (1, 2))
+    reading = _validate.member("reading", reading, ("printed", "repaired"))
+    assumption_5_1 = _validate.member("assumption_5_1", assumption_5_1, (True, False))
+    if reading == "printed" and not assumption_5_1:
+        raise ValueError(
+            "`assumption_5_1` must be True with reading='printed', got False; "
+            "the printed theorem needs it."
+        )
+    real = _validate.real
+    numbers = {
+        "t": real("t", t, 0),
+        "epsilon": real("epsilon", epsilon, 0, 1),
+        "beta": real("beta", beta, 0, open_low=True),
+        "gamma": real("gamma", gamma, 0, open_low=True),
+        "stable_rank_root": real("stable_rank_root", stable_rank_root, 1),
+        "alignment": real("alignment", alignment, 0, 1, open_low=True),
+        "dim": real("dim", dim, 1),
+        "num_samples": real("num_samples", num_samples, 1),
+        "precision_bits": real("precision_bits", precision_bits, 1),
+        "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
+        "cells": real("cells", cells, 1),
+    }
+    if train_risk is not None:
+        numbers["train_risk"] = real("train_risk", train_risk, 0, 1)
+    _validate.broadcastable(numbers)
+    return _evaluate(numbers, depth, kappa, reading, assumption_5_1)

@@ -1,0 +1,3 @@
+"""The `nlbound` command, one module a subcommand."""
+
+from ._app import main as main

@@ -1,0 +1,25 @@
+"""The command and its subcommands."""
+
+import typer
+
+from ._report import report
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Generalization bounds for nearly-linear networks.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Generalization bounds for nearly-linear networks."""
+
+
+app.command()(report)
+
+
+def main() -> None:
+    """Run the `nlbound` command."""
+    app()

@@ -1,0 +1,169 @@
+"""Gradient flow, integrated as an ordinary differential equation."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _validate
+from .._results import RESULTS
+from .._types import Numeric
+from ..networks import LeakyMLP
+from ..tasks import Task
+from ._field import Blocks, Weights, make_blocks, negative_gradient
+from ._trajectory import Trajectory, is_concrete
+
+RTOL = 1e-5
+
+
+def default_controller(weights: Weights, rtol: float = RTOL) -> diffrax.PIDController:
+    """A PID controller whose absolute tolerance is `rtol` times the smallest weight norm, so
+    that an initialization of any size is resolved."""
+    norms = [jnp.linalg.norm(w) for w in weights]
+    smallest = jnp.min(jnp.stack(norms))
+    tiny = jnp.finfo(smallest.dtype).tiny
+    return diffrax.PIDController(rtol=rtol, atol=jnp.maximum(rtol * smallest, tiny))
+
+
+def _with_end(saveat: diffrax.SaveAt, t1: Float[Array, ""]) -> diffrax.SaveAt:
+    """`saveat` with times in the dtype of `t1`, which also saves where the solve ended."""
+    sub = saveat.subs
+    plain = isinstance(sub, diffrax.SubSaveAt) and sub.fn is diffrax.SubSaveAt(t1=True).fn
+    if not plain or saveat.dense or saveat.solver_state or saveat.controller_state:
+        raise ValueError(
+            "`saveat` must be a diffrax.SaveAt of t0, t1, ts or steps, without subs, dense output, "
+            "states or a function of its own."
+        )
+    if sub.ts is not None:
+        ts = sub.ts.astype(t1.dtype)
+        if is_concrete((ts, t1)) and bool(jnp.any((ts < 0) | (ts > t1) | ~jnp.isfinite(ts))):
+            raise ValueError(f"`saveat.ts` must lie in [0, t1] = [0, {float(t1):g}], got {ts}.")
+        sub = eqx.tree_at(lambda s: s.ts, sub, ts)
+    return diffrax.SaveAt(subs=(sub, diffrax.SubSaveAt(t1=True)))
+
+
+@eqx.filter_jit
+def _solve(
+    weights: Weights,
+    epsilon: Float[Array, ""],
+    blocks: Blocks,
+    t1: Float[Array, ""],
+    saveat: diffrax.SaveAt,
+    solver: diffrax.AbstractSolver,
+    stepsize_controller: diffrax.AbstractStepSizeController | None,
+    adjoint: diffrax.AbstractAdjoint,
+    progress_meter: diffrax.AbstractProgressMeter,
+    max_steps: int | None,
+) -> diffrax.Solution:
+    def field(t, y, args):
+        epsilon, blocks = args
+        return negative_gradient(y, epsilon, blocks)
+
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver,
+        t0=jnp.zeros_like(t1),
+        t1=t1,
+        dt0=None,
+        y0=weights,
+        args=(epsilon, blocks),
+        saveat=saveat,
+        stepsize_controller=(
+            default_controller(weights) if stepsize_controller is None else stepsize_controller
+        ),
+        adjoint=adjoint,
+        progress_meter=progress_meter,
+        max_steps=max_steps,
+        throw=False,
+    )
+
+
+def _trim(trajectory: Trajectory, end: Weights) -> Trajectory:
+    """Replace what was not reached by the state where the solve ended."""
+    saved = int(jnp.sum(jnp.isfinite(trajectory.ts)))
+    weights = jax.tree.map(
+        lambda w, last: jnp.concatenate([w[:saved], last]), trajectory.weights, end
+    )
+    ts = jnp.concatenate([trajectory.ts[:saved], trajectory.reached[None]])
+    return eqx.tree_at(lambda t: (t.ts, t.weights), trajectory, (ts, weights))
+
+
+def gradient_flow(
+    net: LeakyMLP,
+    task: Task,
+    *,
+    t1: Numeric,
+    saveat: diffrax.SaveAt | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress_meter: diffrax.AbstractProgressMeter | None = None,
+    max_steps: int | None = 4096,
+    throw: bool = True,
+) -> Trajectory:
+    """Train a network by gradient flow (Eq. 4), without a learning rate:
+
+    $dW_l/dt = -\\partial_{W_l} \\frac{1}{2m} \\|Y - f(\\tilde X)\\|^2$, $W_l(0)$ from `net`.
+
+    **Main arguments:**
+
+    - `net`: the network at time 0. Its dtype is the dtype of the solve.
+    - `task`: the data.
+    - `t1`: the time to integrate to, positive.
+    - `saveat`: what to save, a `diffrax.SaveAt` of `t0`, `t1`, `ts` or `steps`; the end only by
+        default.
+
+    **Other arguments:**
+
+    - `solver`: a Diffrax solver; `Tsit5` by default.
+    - `stepsize_controller`: a Diffrax controller; by default a `PIDController` with
+        `rtol = 1e-5` and `atol = 1e-5` times the smallest Frobenius norm of the initial weights.
+    - `adjoint`: a Diffrax adjoint; `RecursiveCheckpointAdjoint` by default. To differentiate
+        forward (`jax.jvp`) pass `ForwardMode()`.
+    - `progress_meter`: a Diffrax progress meter; none by default.
+    - `max_steps`: the largest number of solver steps.
+    - `throw`: raise if the solve does not get to `t1`; otherwise what was computed is kept and
+        `Trajectory.result` says why.
+
+    **Returns:**
+
+    A [`Trajectory`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument; with `throw`, `RuntimeError` saying at which time the solve
+    stopped.
+    """
+    dtype = net.weights[0].dtype
+    t1 = _validate.real("t1", t1, 0, open_low=True).astype(dtype)
+    if net.weights[0].shape[1] != task.rank:
+        raise ValueError(
+            f"`net` must take the task's {task.rank} inputs, got {net.weights[0].shape[1]}."
+        )
+    solution = _solve(
+        net.weights,
+        net.epsilon.astype(dtype),
+        make_blocks(task, dtype),
+        t1,
+        _with_end(diffrax.SaveAt(t1=True) if saveat is None else saveat, t1),
+        diffrax.Tsit5() if solver is None else solver,
+        stepsize_controller,
+        diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
+        max_steps,
+    )
+    (ts, end_ts), (weights, end) = solution.ts, solution.ys
+    result = RESULTS.promote(solution.result)
+    trajectory = Trajectory(ts, weights, net.epsilon, end_ts[0], solution.stats, result)
+    if not is_concrete(trajectory):
+        return result.error_if(trajectory, result != RESULTS.successful) if throw else trajectory
+    if result == RESULTS.successful:
+        return trajectory
+    if throw:
+        raise RuntimeError(
+            f"gradient_flow stopped at t = {float(end_ts[0]):.6g} of {float(t1):.6g} after "
+            f"{int(solution.stats['num_steps'])} steps: {RESULTS[result].strip()} "
+            "With throw=False what was computed is kept."
+        )
+    return _trim(trajectory, end)

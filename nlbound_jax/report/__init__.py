@@ -1,0 +1,9 @@
+"""A task and settings become a trained network, a ladder of bounds, a table and a picture."""
+
+from ._files import prepare_folder as prepare_folder
+from ._files import save as save
+from ._plot import plot as plot
+from ._report import Report as Report
+from ._report import report as report
+from ._settings import Settings as Settings
+from ._table import table as table

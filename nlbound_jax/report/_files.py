@@ -1,0 +1,75 @@
+"""Writing a report to a folder."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ._plot import plot
+from ._report import Report
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make `folder` and try to write in it, before any work is done.
+
+    **Arguments:**
+
+    - `folder`: a path; parents are made.
+
+    **Returns:**
+
+    The path.
+
+    **Raises:**
+
+    `ValueError` if nothing can be written there.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"`out` must be a folder that can be written, got {str(path)!r}: {reason}."
+        ) from None
+    return path
+
+
+def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Write beside `path` and move into place, so that no half-written file is ever seen."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save(report: Report, folder: str | Path) -> None:
+    """Write `report.json` and `report.png` to a folder.
+
+    **Arguments:**
+
+    - `report`: a [`Report`][].
+    - `folder`: where to; made if need be.
+
+    **Returns:**
+
+    Nothing.
+
+    **Raises:**
+
+    `ValueError` if the folder cannot be written.
+    """
+    path = prepare_folder(folder)
+    text = json.dumps(report.as_dict(), indent=1, allow_nan=False).encode()
+    _write(path / "report.json", lambda file: file.write(text))
+    figure = plot(report)
+    _write(path / "report.png", lambda file: figure.savefig(file, format="png", dpi=120))
