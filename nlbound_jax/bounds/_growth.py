@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._quadrature import gauss_legendre
 from .._types import Reading
@@ -28,9 +28,7 @@ class Rates(NamedTuple):
     log_ratio: _Values
 
 
-def rates(
-    depth: int, epsilon, beta, rho, s, reading: Reading, assumption_5_1: bool
-) -> Rates:
+def rates(depth: int, epsilon, beta, rho, s, reading: Reading, assumption_5_1: bool) -> Rates:
     """$\\bar 1 = 1 + \\rho\\beta^L$,
     $\\bar s_r = (1-\\epsilon)(s + \\rho\\beta^L) + \\epsilon \\sqrt r (L-1) \\bar 1$,
     $\\bar s = \\bar s_1$, $\\hat s = L \\bar s / (1 + (L-1)\\rho)$,
@@ -49,7 +47,7 @@ def rates(
     return Rates(one, sbar, shat, beta * (1 + excess), jnp.log1p(excess))
 
 
-def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, _Values]:
+def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, Bool[Array, "..."]]:
     """$\\ln(u(t)/\\bar\\beta)$ (Eq. 9), and whether u has blown up by t.
 
     $u = \\bar\\beta e^{\\bar s t}$ for L = 2, else
@@ -83,9 +81,7 @@ def _log_integral(a, b, c, depth: int, lower, top) -> _Values:
     return jnp.log(total) + peak
 
 
-def log_v(
-    growth, depth: int, beta, rho, s, rate: Rates, reading: Reading
-) -> _Values:
+def log_v(growth, depth: int, beta, rho, s, rate: Rates, reading: Reading) -> _Values:
     """$\\ln v$, given $\\ln(u/\\bar\\beta)$, finite where u is (and $-\\infty$ where v = 0).
 
     Printed (Eq. 10-11): with $\\hat s$ in the exponential and the lower limit $\\beta$,
@@ -104,9 +100,7 @@ def log_v(
         power = (depth - 1) * (s + beta**depth) / rate.sbar
         slope, factor = jnp.ones_like(rho), jnp.log(rho)
     lower = jnp.exp(depth * log_lower)
-    integral = _log_integral(
-        rate.one, 1 - power, slope * lower, depth, lower / scale, top
-    )
+    integral = _log_integral(rate.one, 1 - power, slope * lower, depth, lower / scale, top)
     # u^power z^{1-power}, relative to the lower limit: e^{power top} lower e^{(1-power) x}.
     head = jnp.log((depth - 1) / rate.sbar) + factor + power * top + log_lower
     exponent = lower / scale * jnp.expm1(depth * top)

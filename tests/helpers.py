@@ -1,0 +1,87 @@
+"""What several tests share: one elementwise comparison, small problems, the mpmath oracle."""
+
+import mpmath as mp
+import numpy as np
+
+# Relative to the largest entry of the expected array; per dtype, never per backend or size.
+TOLERANCE = {np.dtype("float32"): 2e-5, np.dtype("float64"): 1e-12}
+
+
+def assert_close(actual, expected, rtol=None, atol=0.0):
+    """Every entry within `rtol` of the expected entry (or `atol`); shapes must agree."""
+    actual = np.asarray(actual)
+    rtol = TOLERANCE[actual.dtype] if rtol is None else rtol
+    actual = actual.astype(float)
+    expected = np.asarray(expected, float)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    error = np.abs(actual - expected)
+    bad = ~(error <= rtol * np.abs(expected) + atol)
+    assert not bad.any(), (
+        f"{bad.sum()} of {bad.size} entries differ, the worst by {np.max(error[bad])} "
+        f"at {np.argwhere(bad)[0]}: {actual[bad][0]} against {expected[bad][0]}"
+    )
+
+
+def small_task(seed=0, m=120, d=4, test=40):
+    """A small task with noisy labels of a bent function."""
+    from nlbound_jax import tasks
+
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(m + test, d)) * np.arange(1, d + 1)
+    score = x[:, 0] + 0.5 * np.abs(x[:, 1]) + 0.4 * x[:, -1] + rng.normal(size=m + test)
+    y = np.where(score > 0.3, 1, -1)
+    return tasks.from_arrays(x[:m], y[:m], x[m:], y[m:])
+
+
+def oracle_constants(depth, epsilon, beta, rho, s, reading, assumption=True):
+    """one, sbar, shat and beta_bar in mpmath, from THEOREM 5.2 (sqrt(rho)) or its repair (rho)."""
+    one = 1 + rho * beta**depth
+    linear = s + rho * beta**depth if assumption else one
+
+    def sbar(factor):
+        return (1 - epsilon) * linear + epsilon * factor * (depth - 1) * one
+
+    factor = mp.sqrt(rho) if reading == "printed" else rho
+    shat = depth * sbar(1) / (1 + (depth - 1) * rho)
+    return one, sbar(1), shat, beta * sbar(factor) / sbar(1)
+
+
+def blow_up_time(depth, epsilon, beta, rho, s, reading):
+    """The time at which u blows up (depth >= 3), in mpmath."""
+    _, sbar, _, beta_bar = oracle_constants(
+        depth, *(mp.mpf(v) for v in (epsilon, beta, rho, s)), reading
+    )
+    return beta_bar ** (2 - depth) / ((depth - 2) * sbar)
+
+
+def oracle_u_log_v(depth, t, epsilon, beta, rho, s, reading, assumption=True):
+    """u and log v in mpmath. Printed: Eq. 10-11 with `mpmath.gammainc`. Repaired: quadrature
+    of the closed form, in log z. Nothing is shared with the library."""
+    t, epsilon, beta, rho, s = (mp.mpf(float(v)) for v in (t, epsilon, beta, rho, s))
+    one, sbar, shat, beta_bar = oracle_constants(depth, epsilon, beta, rho, s, reading, assumption)
+    if depth == 2:
+        u = beta_bar * mp.e ** (sbar * t)
+    else:
+        u = (beta_bar ** (2 - depth) - (depth - 2) * sbar * t) ** (mp.mpf(1) / (2 - depth))
+    if reading == "printed":
+
+        def w(z):
+            first = one / sbar * mp.gammainc(mp.mpf(2 - depth) / depth, z**depth / shat)
+            second = rho * shat / sbar * mp.gammainc(mp.mpf(2) / depth, z**depth / shat)
+            return -first - second
+
+        factor = mp.mpf(depth - 1) / depth * shat ** (mp.mpf(2 - depth) / depth)
+        return u, mp.log(factor * u ** (depth - 1) * (w(u) - w(beta))) + u**depth / shat
+    eta = (depth - 1) * (s + beta**depth) / sbar
+    top, start = mp.log(u / beta_bar), beta_bar**depth / sbar
+    end = min(top, mp.log(1 + 100 / start) / depth)
+
+    def integrand(x):
+        bend = mp.e ** (-start * mp.expm1(depth * x) + (1 - eta) * x)
+        return bend * (one + beta_bar**depth * mp.e ** (depth * x))
+
+    knee = mp.log(mp.mpf("0.01") / start) / depth
+    inner = (knee / 2, knee, *(knee + mp.mpf(k) / depth for k in (3, 6, 8)))
+    points = [0, *(p for p in inner if 0 < p < end), end]
+    value = (depth - 1) * rho / sbar * beta_bar * mp.quad(integrand, points)
+    return u, mp.log(value) + eta * top + start * mp.expm1(depth * top)

@@ -1,0 +1,271 @@
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, small_task
+from scipy.integrate import solve_ivp
+
+from nlbound_jax import RESULTS, dynamics, networks
+from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+
+TASK = small_task()
+TIGHT = diffrax.PIDController(rtol=1e-10, atol=1e-12)
+KEY = jax.random.key(1)
+
+
+def make(depth=2, epsilon=0.3, beta=0.3, dtype="float64", task=TASK):
+    return networks.initialize(
+        KEY, task.rank, 6, depth, epsilon=epsilon, beta=beta, dtype=dtype
+    )
+
+
+def numpy_loss(weights, epsilon, task):
+    h = task.x.T
+    for w in weights[:-1]:
+        z = w @ h
+        h = np.where(z < 0, (1 - epsilon) * z, z)
+    return np.sum((task.y - (weights[-1] @ h)[0]) ** 2) / (2 * task.num_samples)
+
+
+def numpy_field(flat, shapes, epsilon, task):
+    """The negative gradient by hand-written backpropagation."""
+    sizes = np.cumsum([a * b for a, b in shapes])[:-1]
+    ws = [p.reshape(s) for p, s in zip(np.split(flat, sizes), shapes, strict=True)]
+    hs, slopes = [task.x.T], []
+    for w in ws[:-1]:
+        z = w @ hs[-1]
+        slopes.append(np.where(z < 0, 1 - epsilon, 1.0))
+        hs.append(z * slopes[-1])
+    delta = (task.y - ws[-1] @ hs[-1]) / task.num_samples
+    out = []
+    for level in reversed(range(len(ws))):
+        out.append(delta @ hs[level].T)
+        if level:
+            delta = (ws[level].T @ delta) * slopes[level - 1]
+    return np.concatenate([g.ravel() for g in reversed(out)])
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_eq_4_gradient_against_central_differences(depth, epsilon):
+    net = make(depth, epsilon, beta=0.9)
+    field = negative_gradient(net.weights, net.epsilon, make_blocks(TASK, "float64"))
+    rng = np.random.default_rng(depth)
+    for level, gradient in enumerate(field):
+        direction = rng.normal(size=gradient.shape)
+
+        def loss(step, level=level, direction=direction):
+            ws = [np.asarray(w) for w in net.weights]
+            ws[level] = ws[level] + step * direction
+            return numpy_loss(ws, epsilon, TASK)
+
+        slope = -(loss(1e-6) - loss(-1e-6)) / 2e-6
+        assert_close(jnp.sum(gradient * direction), slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("samples", [1, 999, 1000, 1001, 2500])
+def test_blocks_of_any_number_of_samples(samples):
+    task = small_task(seed=5, m=max(samples, 3), d=3)
+    net = make(task=task)
+    shapes = [w.shape for w in net.weights]
+    flat = np.concatenate([np.asarray(w).ravel() for w in net.weights])
+    field = negative_gradient(net.weights, net.epsilon, make_blocks(task, "float64"))
+    expected = numpy_field(flat, shapes, 0.3, task)
+    actual = jnp.concatenate([g.ravel() for g in field])
+    assert_close(actual, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(("depth", "epsilon"), [(2, 0.3), (2, 1.0), (3, 0.1), (4, 0.5)])
+def test_flow_against_scipy(depth, epsilon):
+    net = make(depth, epsilon)
+    ts = np.linspace(0, 6.0, 5)
+    shapes = [w.shape for w in net.weights]
+    flat = np.concatenate([np.asarray(w).ravel() for w in net.weights])
+    expected = solve_ivp(
+        lambda t, y: numpy_field(y, shapes, epsilon, TASK),
+        (0, 6.0),
+        flat,
+        method="DOP853",
+        t_eval=ts,
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    run = dynamics.gradient_flow(
+        net, TASK, t1=6.0, saveat=diffrax.SaveAt(ts=ts), stepsize_controller=TIGHT
+    )
+    actual = np.concatenate([np.asarray(w).reshape(5, -1) for w in run.weights], axis=1)
+    assert_close(actual, expected.y.T, rtol=1e-6, atol=1e-7)
+    assert run.result == RESULTS.successful
+
+
+def aligned(beta, epsilon=0.0):
+    """The aligned start of Saxe et al.: W_1 = beta u q^T / s, W_2 = beta u^T."""
+    u = np.array([0.6, 0.0, 0.8])
+    first = beta * np.outer(u, TASK.target / TASK.alignment)
+    return networks.LeakyMLP((jnp.asarray(first), jnp.asarray(beta * u[None])), jnp.array(epsilon))
+
+
+def test_eq_14_closed_form_of_the_linear_flow():
+    beta, s = 0.05, TASK.alignment
+    ts = np.linspace(0.5, 20, 7)
+    run = dynamics.gradient_flow(
+        aligned(beta), TASK, t1=20.0, saveat=diffrax.SaveAt(ts=ts), stepsize_controller=TIGHT
+    )
+    squared = s * np.exp(2 * s * ts) / (np.exp(2 * s * ts) - 1 + s / beta**2)
+    for w in run.weights:
+        norms = np.linalg.norm(np.asarray(w), axis=(1, 2))
+        assert_close(norms**2, squared, rtol=1e-8)
+
+
+def test_epsilon_zero_is_the_reference_flow():
+    net = make(3, 0.0)
+    ts = np.linspace(1, 8, 4)
+    run = dynamics.gradient_flow(
+        net, TASK, t1=8.0, saveat=diffrax.SaveAt(ts=ts), stepsize_controller=TIGHT
+    )
+    reference = dynamics.reference_flow(net, TASK.target, ts)
+    product = run.weights[2] @ run.weights[1] @ run.weights[0]
+    assert_close(reference.linear_map, product[:, 0], rtol=1e-6, atol=1e-8)
+    assert_close(reference.scale, np.linalg.norm(product[:, 0], axis=1), rtol=1e-6)
+
+
+def test_reference_flow_has_slope_sigma():
+    """omega V_2 V_1 of an aligned start solves the linear flow of beta omega^(1/2)."""
+    beta, s, epsilon = 0.05, TASK.alignment, 0.6
+    omega = 1 - epsilon / 2
+    ts = np.linspace(0.5, 20, 5)
+    clock = 2 * s * omega * ts
+    expected = s * np.exp(clock) / (np.exp(clock) - 1 + s / (omega * beta**2))
+    reference = dynamics.reference_flow(aligned(beta, epsilon), TASK.target, ts)
+    assert_close(reference.scale, expected, rtol=1e-7)
+
+
+def test_default_tolerance_follows_the_initialization():
+    """At beta = 1e-6 the linear growth of the start is resolved, not lost below atol."""
+    beta, s = 1e-6, TASK.alignment
+    run = dynamics.gradient_flow(aligned(beta), TASK, t1=2.0)
+    expected = beta * np.exp(s * 2.0)
+    assert_close(np.linalg.norm(np.asarray(run.weights[0][-1])), expected, rtol=1e-4)
+
+
+def test_float32_flow_is_near_the_float64_flow():
+    low = dynamics.gradient_flow(make(dtype="float32"), TASK, t1=5.0)
+    high = dynamics.gradient_flow(make(dtype="float64"), TASK, t1=5.0)
+    for a, b in zip(low.weights, high.weights, strict=True):
+        assert a.dtype == "float32"
+        assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def test_derivative_in_epsilon_by_jvp_against_central_differences():
+    """One sample in each orthant that no kink can reach in this time, so both agree."""
+    net, step = make(2, 0.2, beta=0.5), 1e-5
+
+    def final(epsilon):
+        moved = eqx.tree_at(lambda n: n.epsilon, net, epsilon)
+        run = dynamics.gradient_flow(
+            moved, task, t1=0.5, stepsize_controller=TIGHT, adjoint=diffrax.ForwardMode()
+        )
+        return run.weights[0][-1]
+
+    task = small_task(seed=2, m=3, d=3)
+    net = make(2, 0.2, beta=0.5, task=task)
+    _, tangent = jax.jvp(final, (jnp.array(0.2),), (jnp.array(1.0),))
+    difference = (final(jnp.array(0.2 + step)) - final(jnp.array(0.2 - step))) / (2 * step)
+    assert_close(tangent, difference, rtol=1e-5, atol=1e-8)
+    assert float(jnp.max(jnp.abs(tangent))) > 1e-4
+
+
+def test_a_solve_that_stops_says_when_and_keeps_what_it_has():
+    net = make()
+    with pytest.raises(RuntimeError, match=r"gradient_flow stopped at t = [\d.]+ of 6 after 4 "):
+        dynamics.gradient_flow(net, TASK, t1=6.0, max_steps=4)
+    ts = np.linspace(0, 6, 61)
+    run = dynamics.gradient_flow(
+        net, TASK, t1=6.0, saveat=diffrax.SaveAt(ts=ts), max_steps=4, throw=False
+    )
+    assert run.result != RESULTS.successful
+    assert 0 < float(run.reached) == float(run.ts[-1]) < 6
+    assert all(jnp.isfinite(w).all() and len(w) == len(run.ts) for w in run.weights)
+    again = dynamics.gradient_flow(net, TASK, t1=float(run.reached))
+    assert_close(run.weights[0][-1], again.weights[0][-1], rtol=1e-3, atol=1e-5)
+    assert "maximum number of solver steps" in run.to_xarray().attrs["result"]
+
+
+def test_jit_and_vmap():
+    net = make()
+
+    @jax.jit
+    def final(epsilon):
+        moved = eqx.tree_at(lambda n: n.epsilon, net, epsilon)
+        return dynamics.gradient_flow(moved, TASK, t1=2.0).weights[0][-1]
+
+    epsilons = jnp.array([0.1, 0.7])
+    batched = jax.vmap(final)(epsilons)
+    for epsilon, w in zip(epsilons, batched, strict=True):
+        assert_close(final(epsilon), w, rtol=1e-4, atol=1e-6)
+        moved = eqx.tree_at(lambda n: n.epsilon, net, epsilon)
+        assert_close(final(epsilon), dynamics.gradient_flow(moved, TASK, t1=2.0).weights[0][-1])
+
+
+def test_a_new_number_does_not_recompile():
+    from nlbound_jax.dynamics import _flow
+
+    run = eqx.debug.assert_max_traces(_flow.negative_gradient, max_traces=1)
+    original, _flow.negative_gradient = _flow.negative_gradient, run
+    try:
+        jax.clear_caches()
+        for epsilon, beta, t1 in ((0.1, 0.2, 1.0), (0.2, 0.1, 2.0), (1.0, 0.3, 0.5)):
+            dynamics.gradient_flow(make(2, epsilon, beta), TASK, t1=t1)
+    finally:
+        _flow.negative_gradient = original
+
+
+def test_trajectory_holds_networks_and_labels():
+    ts = np.array([0.5, 1.0])
+    run = dynamics.gradient_flow(make(), TASK, t1=1.0, saveat=diffrax.SaveAt(ts=ts))
+    data = run.to_xarray()
+    assert data["W1"].dims == ("t", "unit_1", "unit_0")
+    assert_close(data["W2"].sel(t=1.0).values, run.network().weights[1])
+    assert run.network(0).epsilon == run.epsilon
+
+
+def test_bad_arguments_get_one_line(no_type_checks):
+    net = make()
+    for t1 in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="`t1` must be positive and finite, got"):
+            dynamics.gradient_flow(net, TASK, t1=t1)
+    with pytest.raises(ValueError, match="`net` must take the task's 3 inputs, got 4"):
+        dynamics.gradient_flow(net, small_task(d=3), t1=1.0)
+    for saveat in (diffrax.SaveAt(dense=True), diffrax.SaveAt(t1=True, fn=lambda t, y, a: 0)):
+        with pytest.raises(ValueError, match="`saveat` must be a diffrax.SaveAt of t0, t1"):
+            dynamics.gradient_flow(net, TASK, t1=1.0, saveat=saveat)
+    with pytest.raises(ValueError, match=r"`saveat.ts` must lie in \[0, t1\] = \[0, 1\], got"):
+        dynamics.gradient_flow(net, TASK, t1=1.0, saveat=diffrax.SaveAt(ts=[0.5, 1.5]))
+    with pytest.raises(ValueError, match="`ts` must be finite and at least 0, got -1"):
+        dynamics.reference_flow(net, TASK.target, np.array([-1.0]))
+
+
+def test_mnist_takes_some_twenty_steps(mnist7):
+    net = networks.initialize(
+        jax.random.key(0), 49, 64, 2, epsilon=0.001, beta=0.001, dtype="float32"
+    )
+    t1 = dynamics.learning_time(0.9, depth=2, alignment=mnist7.alignment, beta=0.001)
+    run = dynamics.gradient_flow(net, mnist7, t1=t1)
+    assert float(t1) == pytest.approx(12.28, abs=0.01)
+    assert int(run.stats["num_steps"]) <= 24
+    margins = np.asarray(run.network()(mnist7.x_test)) * mnist7.y_test
+    assert np.mean(margins < 0) == pytest.approx(0.184, abs=0.004)
+
+
+@pytest.mark.slow
+def test_gradient_descent_of_the_paper_ends_near_the_flow(mnist7):
+    net = networks.initialize(
+        jax.random.key(0), 49, 64, 2, epsilon=0.001, beta=0.001, dtype="float32"
+    )
+    flow = dynamics.gradient_flow(net, mnist7, t1=12.28)
+    descent = dynamics.gradient_descent(net, mnist7, 12280)
+    for a, b in zip(flow.weights, descent.weights, strict=True):
+        a, b = np.asarray(a[-1], float), np.asarray(b[-1], float)
+        assert np.linalg.norm(a - b) < 1e-3 * np.linalg.norm(b)

@@ -1,0 +1,75 @@
+"""Every public name is documented, exported once and annotated."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nlbound_jax
+from nlbound_jax import bounds, checks, dynamics, figures, networks, sweep, tasks
+
+README = Path(__file__).parent.parent / "README.md"
+SUBPACKAGES = (tasks, networks, dynamics, bounds, checks, figures, sweep)
+
+
+def public_objects():
+    found = {}
+    modules = [(m.__name__, m) for m in SUBPACKAGES]
+    modules.append(("nlbound_jax.report", sys.modules[nlbound_jax.Report.__module__[:-8]]))
+    for module_name, module in modules:
+        for name, value in vars(module).items():
+            if not name.startswith("_") and not inspect.ismodule(value):
+                found[f"{module_name}.{name}"] = value
+    return found
+
+
+PUBLIC = public_objects()
+
+
+def functions(value):
+    if inspect.isfunction(value):
+        return [value]
+    members = vars(value).items() if inspect.isclass(value) else []
+    return [m for n, m in members if inspect.isfunction(m) and not n.startswith("_")]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented_and_annotated(name):
+    value = PUBLIC[name]
+    assert (value.__doc__ or "").strip(), name
+    for function in functions(value):
+        doc = function.__doc__ or ""
+        parameters = [p for p in inspect.signature(function).parameters.values()]
+        named = [p for p in parameters if p.name != "self"]
+        assert doc.strip(), function.__qualname__
+        for p in named:
+            assert p.annotation is not inspect.Parameter.empty, f"{function.__qualname__}: {p}"
+            assert f"`{p.name}`" in doc, f"{function.__qualname__} does not document {p.name}"
+        if named:
+            assert "arguments:**" in doc.lower(), function.__qualname__
+            assert "**Returns:**" in doc, function.__qualname__
+
+
+def test_no_name_is_exported_by_two_subpackages():
+    names = [name.rsplit(".", 1)[1] for name in PUBLIC]
+    assert len(names) == len(set(names))
+
+
+def test_the_root_is_lazy_and_complete():
+    code = (
+        "import sys, nlbound_jax; assert 'jax' not in sys.modules; "
+        "import nlbound_jax.report; assert callable(nlbound_jax.report); "
+        "[getattr(nlbound_jax, n) for n in nlbound_jax.__all__]; print(nlbound_jax.__version__)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", out.stdout)
+
+
+def test_the_python_blocks_of_the_readme_run():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        subprocess.run([sys.executable, "-c", block], check=True, capture_output=True)
