@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def gauss_legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the Gauss-Legendre rule on [0, 1], each of shape `(order,)`."""
     nodes, weights = np.polynomial.legendre.leggauss(order)

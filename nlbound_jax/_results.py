@@ -18,7 +18,10 @@ class RESULTS(diffrax.RESULTS):
 
 def where(flag: Bool[Array, "*shape"], if_true: RESULTS, if_false: RESULTS) -> RESULTS:
     """`RESULTS.where` for an array of flags: the outcome has the shape of `flag`."""
-    choose = lambda f: RESULTS.where(f, if_true, if_false)  # noqa: E731
+
+    def choose(one):
+        return RESULTS.where(one, if_true, if_false)
+
     for _ in range(flag.ndim):
         choose = jax.vmap(choose)
     return choose(flag)

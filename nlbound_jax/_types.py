@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 # "printed" reproduces the paper's Theorem 5.2, "repaired" is what may be relied on.
 Reading = Literal["printed", "repaired"]
@@ -14,3 +14,5 @@ InitKind = Literal["default", "rank-one"]
 # A number or an array of numbers that takes part in broadcasting.
 Numeric = ArrayLike | Sequence[float]
 AnyArray = Array | np.ndarray
+Weights = tuple[Float[Array, "_out _in"], ...]
+WeightsOverTime = tuple[Float[Array, "times _out _in"], ...]

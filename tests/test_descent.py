@@ -1,3 +1,4 @@
+import diffrax
 import jax
 import numpy as np
 import optax
@@ -33,7 +34,8 @@ def test_steps_against_a_loop_by_hand():
 
 
 def test_small_steps_follow_the_flow():
-    flow = dynamics.gradient_flow(NET, TASK, t1=2.0)
+    controller = diffrax.PIDController(rtol=1e-8, atol=1e-9)
+    flow = dynamics.gradient_flow(NET, TASK, t1=2.0, stepsize_controller=controller)
     errors = []
     for steps in (200, 400):
         run = dynamics.gradient_descent(NET, TASK, steps, step_size=2.0 / steps)
@@ -42,10 +44,11 @@ def test_small_steps_follow_the_flow():
 
 
 def test_any_optax_optimizer():
-    run = dynamics.gradient_descent(NET, TASK, 3, optimizer=optax.adam(0.1), step_size=0.5)
+    run = dynamics.gradient_descent(NET, TASK, 3, optimizer=optax.sign_sgd(0.1), step_size=0.5)
     assert_close(run.ts, [1.5])
-    # Adam's first steps have the size of its rate, whatever the gradient.
-    assert np.abs(np.asarray(run.weights[0][-1] - NET.weights[0])).max() > 0.2
+    # Every entry moves by the rate in every step, up or down.
+    moves = np.abs(np.asarray(run.weights[0][-1] - NET.weights[0])) / 0.1
+    assert_close(moves, np.where(moves > 2, 3.0, 1.0), rtol=1e-9)
 
 
 def test_divergence_is_an_outcome():
@@ -59,7 +62,7 @@ def test_bad_arguments_get_one_line(no_type_checks):
     for name, value, allowed in (
         ("num_steps", 0, "an integer of at least 1"),
         ("save_every", 11, r"an integer in \[1, 10\]"),
-        ("step_size", -1.0, "positive and finite"),
+        ("step_size", -1, "positive and finite"),
     ):
         with pytest.raises(ValueError, match=f"`{name}` must be {allowed}, got {value}"):
             dynamics.gradient_descent(NET, TASK, **({"num_steps": 10} | {name: value}))

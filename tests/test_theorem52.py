@@ -7,6 +7,7 @@ import pytest
 from helpers import assert_close, oracle_u_log_v
 
 from nlbound_jax import RESULTS, bounds
+from nlbound_jax.bounds import _theorem52
 
 mp.mp.dps = 40
 BASE = {
@@ -90,17 +91,12 @@ def test_v_overflows_before_u_and_log_v_stays():
     assert np.isfinite(terms.u)
 
 
-def test_a_new_number_does_not_recompile():
-    from nlbound_jax.bounds import _theorem52
-
+def test_a_new_number_does_not_recompile(monkeypatch):
     traced = eqx.debug.assert_max_traces(_theorem52.log_v, max_traces=1)
-    original, _theorem52.log_v = _theorem52.log_v, traced
-    try:
-        jax.clear_caches()
-        for epsilon, t in ((0.1, 1.0), (0.25, 2), (0, 3.5)):
-            evaluate(t, epsilon=epsilon, train_risk=epsilon)
-    finally:
-        _theorem52.log_v = original
+    monkeypatch.setattr(_theorem52, "log_v", traced)
+    jax.clear_caches()
+    for epsilon, t in ((0.1, 1.0), (0.25, 2), (0, 3.5)):
+        evaluate(t, epsilon=epsilon, train_risk=epsilon)
 
 
 BAD = [

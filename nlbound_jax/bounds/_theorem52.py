@@ -111,9 +111,9 @@ def theorem_5_2(
 ) -> Theorem52:
     """Theorem 5.2 of Golikov, *A Generalization Bound for Nearly-Linear Networks*, TMLR 12/2024:
 
-    with probability $1 - \\delta$,
-    $R(t) \\le \\hat R_\\gamma(t) + \\Upsilon_\\kappa + \\Delta_\\kappa(t)\\,\\epsilon^\\kappa/\\gamma$
-    (Eq. 6-11), $\\Delta_\\kappa = \\Phi_\\kappa\\, v\\, u^{L-1}$.
+    with probability $1 - \\delta$, $R(t) \\le \\hat R_\\gamma(t) + \\Upsilon_\\kappa
+    + \\Delta_\\kappa(t)\\, \\epsilon^\\kappa / \\gamma$ (Eq. 6-11) with
+    $\\Delta_\\kappa = \\Phi_\\kappa\\, v\\, u^{L-1}$.
 
     All numbers are scalars or arrays that broadcast against each other.
 
@@ -125,7 +125,7 @@ def theorem_5_2(
     - `beta`: bound on the spectral norm of every layer at the start, positive.
     - `gamma`: the margin, positive.
     - `stable_rank_root`: $\\rho = \\|W_1(0)\\|_F / \\|W_1(0)\\| \\ge 1$.
-    - `alignment`: $s = \\|Y \\tilde X^\\top\\| / m$, in (0, 1].
+    - `alignment`: $s = \\|Y \\tilde X^\\top\\| / m$, in [0, 1].
     - `dim`: d, the number of whitened coordinates.
     - `num_samples`: m.
 
@@ -168,7 +168,7 @@ def theorem_5_2(
         "beta": real("beta", beta, 0, open_low=True),
         "gamma": real("gamma", gamma, 0, open_low=True),
         "stable_rank_root": real("stable_rank_root", stable_rank_root, 1),
-        "alignment": real("alignment", alignment, 0, 1, open_low=True),
+        "alignment": real("alignment", alignment, 0, 1),
         "dim": real("dim", dim, 1),
         "num_samples": real("num_samples", num_samples, 1),
         "precision_bits": real("precision_bits", precision_bits, 1),

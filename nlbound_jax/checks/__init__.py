@@ -1,1 +1,1 @@
-"""Every inequality of the proof as measured, bound and slack along a run. Nothing lives here yet."""
+"""Every inequality of the proof as measured, bound and slack along a run. Empty so far."""

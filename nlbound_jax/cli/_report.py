@@ -1,26 +1,26 @@
 """`nlbound report`."""
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ._errors import fail, one_line_errors
+from ._errors import one_line_errors
 
 
-class Init(str, Enum):
+class Init(StrEnum):
     default = "default"
     rank_one = "rank-one"
 
 
-class Dynamics(str, Enum):
+class Dynamics(StrEnum):
     flow = "flow"
     gd = "gd"
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     float32 = "float32"
     float64 = "float64"
 
@@ -51,9 +51,7 @@ def report(
     ] = Dynamics.flow,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the training.")] = Dtype.float32,
     max_steps: Annotated[int, typer.Option(help="Largest number of solver steps.")] = 4096,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for report.json and report.png.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.png.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of the table.")
     ] = False,

@@ -3,6 +3,6 @@
 from ._descent import gradient_descent as gradient_descent
 from ._flow import gradient_flow as gradient_flow
 from ._learning_time import learning_time as learning_time
-from ._reference import reference_flow as reference_flow
 from ._reference import ReferenceTrajectory as ReferenceTrajectory
+from ._reference import reference_flow as reference_flow
 from ._trajectory import Trajectory as Trajectory

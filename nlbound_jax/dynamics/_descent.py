@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS
+from .._types import Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._field import Blocks, Weights, make_blocks, negative_gradient
+from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
 
 
@@ -24,7 +25,7 @@ def _descend(
     num_saves: int,
     save_every: int,
     progress_meter: diffrax.AbstractProgressMeter,
-) -> Weights:
+) -> WeightsOverTime:
     num_steps = num_saves * save_every
 
     def step(carry, _):

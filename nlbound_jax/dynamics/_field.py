@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._types import Weights
 from ..networks import LeakyMLP
 from ..tasks import Task
 
 # XLA's product with a contraction over all 60,000 samples runs at half the rate of one over
 # blocks of this size, which fit the cache (two cores, float32 and float64).
 BLOCK = 1000
-
-Weights = tuple[Float[Array, "_out _in"], ...]
 
 
 class Blocks(eqx.Module):

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS
-from .._types import Numeric
+from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._field import Blocks, Weights, make_blocks, negative_gradient
+from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
 
 RTOL = 1e-5
@@ -79,7 +79,7 @@ def _solve(
     )
 
 
-def _trim(trajectory: Trajectory, end: Weights) -> Trajectory:
+def _trim(trajectory: Trajectory, end: WeightsOverTime) -> Trajectory:
     """Replace what was not reached by the state where the solve ended."""
     saved = int(jnp.sum(jnp.isfinite(trajectory.ts)))
     weights = jax.tree.map(

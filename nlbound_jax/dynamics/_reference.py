@@ -7,9 +7,8 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS
-from .._types import AnyArray
+from .._types import AnyArray, Weights
 from ..networks import LeakyMLP
-from ._field import Weights
 from ._flow import default_controller
 
 
@@ -66,7 +65,7 @@ def _solve(weights: Weights, omega, target, ts) -> tuple[Array, RESULTS]:
         max_steps=100_000,
         throw=False,
     )
-    return solution.ys, solution.result
+    return solution.ys, RESULTS.promote(solution.result)
 
 
 def reference_flow(
@@ -98,4 +97,4 @@ def reference_flow(
     omega = (1 - net.epsilon.astype(float) / 2) ** (net.depth - 1)
     weights = tuple(w.astype(float) for w in net.weights)
     linear_map, result = _solve(weights, omega, target, ts)
-    return ReferenceTrajectory(ts, linear_map, RESULTS.promote(result))
+    return ReferenceTrajectory(ts, linear_map, result)

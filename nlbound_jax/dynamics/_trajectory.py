@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
+from .._types import WeightsOverTime
 from ..networks import LeakyMLP
 
 
@@ -29,7 +30,7 @@ class Trajectory(eqx.Module):
     """
 
     ts: Float[Array, " times"]
-    weights: tuple[Float[Array, "times _out _in"], ...]
+    weights: WeightsOverTime
     epsilon: Float[Array, ""]
     reached: Float[Array, ""]
     stats: dict[str, Any]

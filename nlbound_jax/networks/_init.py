@@ -68,7 +68,8 @@ def initialize(
         jax.random.split(key, depth), sizes[:-1], sizes[1:], strict=True
     ):
         bound = fan_in**-0.5
-        w = jax.random.uniform(subkey, (fan_out, fan_in), dtype, -bound, bound)
+        # Drawn in float32 whatever the dtype, so that a key means one network.
+        w = jax.random.uniform(subkey, (fan_out, fan_in), "float32", -bound, bound).astype(dtype)
         if kind == "rank-one" and not weights:
             w = _rank_one(w)
         weights.append(w * (beta / jnp.linalg.norm(w, ord=2)))

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from .._types import AnyArray
+from .._types import AnyArray, Weights
 
 
 def leaky_relu(z: Float[Array, "..."], epsilon: Float[Array, ""]) -> Float[Array, "..."]:
@@ -25,7 +25,7 @@ class LeakyMLP(eqx.Module):
         be differentiated. Only the weights are trained.
     """
 
-    weights: tuple[Float[Array, "_out _in"], ...]
+    weights: Weights
     epsilon: Float[Array, ""]
 
     def __check_init__(self):
@@ -56,7 +56,7 @@ class LeakyMLP(eqx.Module):
         x = jnp.asarray(x, dtype=self.weights[0].dtype)
         return self.features_first(x.T)
 
-    def features_first(self, x: Float[Array, "d *samples"]) -> Float[Array, "*samples"]:
+    def features_first(self, x: Float[Array, "d ..."]) -> Float[Array, "..."]:
         """The output for inputs in the paper's layout, samples in columns.
 
         **Arguments:**

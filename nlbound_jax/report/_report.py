@@ -31,7 +31,7 @@ class Report(eqx.Module):
         `deviation`, `value` (at most 1), `value_ramp`, `test_risk`, `a_priori`, `assumes`,
         `result`.
     - `trajectory`: the trained network over time, a [`Trajectory`][].
-    - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network at the same times, `(times,)`.
+    - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network over time, `(times,)`.
     - `train_risk`, `test_risk`: over time, `(times,)`; `test_risk` is `None` without test data.
     - `task`: a summary of the data.
     - `settings`: the [`Settings`][].

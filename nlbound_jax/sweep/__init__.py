@@ -1,1 +1,1 @@
-"""Many reports over named axes, devices and processes. Nothing lives here yet."""
+"""Many reports over named axes, devices and processes. Empty so far."""
