@@ -1,7 +1,7 @@
 """Types used in public signatures."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -14,5 +14,7 @@ InitKind = Literal["default", "rank-one"]
 # A number or an array of numbers that takes part in broadcasting.
 Numeric = ArrayLike | Sequence[float]
 AnyArray = Array | np.ndarray
+# What `numpy.asarray` makes an array of: data as a user holds it.
+Data = Array | np.ndarray | Sequence[Any]
 Weights = tuple[Float[Array, "_out _in"], ...]
 WeightsOverTime = tuple[Float[Array, "times _out _in"], ...]

@@ -22,6 +22,15 @@ def assert_close(actual, expected, rtol=None, atol=0.0):
     )
 
 
+def numpy_network(weights, epsilon, x):
+    """Eq. 2-3 in NumPy, for inputs `(samples d)`."""
+    h = x.T
+    for w in weights[:-1]:
+        z = np.asarray(w, float) @ h
+        h = np.maximum(z, 0) + (1 - epsilon) * np.minimum(z, 0)
+    return (np.asarray(weights[-1], float) @ h)[0]
+
+
 def small_task(seed=0, m=120, d=4, test=40):
     """A small task with noisy labels of a bent function."""
     from nlbound_jax import tasks

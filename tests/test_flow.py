@@ -17,9 +17,7 @@ KEY = jax.random.key(1)
 
 
 def make(depth=2, epsilon=0.3, beta=0.3, dtype="float64", task=TASK):
-    return networks.initialize(
-        KEY, task.rank, 6, depth, epsilon=epsilon, beta=beta, dtype=dtype
-    )
+    return networks.initialize(KEY, task.rank, 6, depth, epsilon=epsilon, beta=beta, dtype=dtype)
 
 
 def numpy_loss(weights, epsilon, task):

@@ -3,19 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, numpy_network
 
 from nlbound_jax import networks
 
 KEY = jax.random.key(3)
-
-
-def numpy_network(weights, epsilon, x):
-    h = x.T
-    for w in weights[:-1]:
-        z = np.asarray(w, float) @ h
-        h = np.maximum(z, 0) + (1 - epsilon) * np.minimum(z, 0)
-    return (np.asarray(weights[-1], float) @ h)[0]
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])

@@ -30,6 +30,7 @@ class Report(eqx.Module):
         `kappa`, `ratio`, `gamma`, `t`, `train_margin_risk`, `train_ramp_risk`, `capacity`,
         `deviation`, `value` (at most 1), `value_ramp`, `test_risk`, `a_priori`, `assumes`,
         `result`.
+    - `start`: the network at time 0, a [`LeakyMLP`][].
     - `trajectory`: the trained network over time, a [`Trajectory`][].
     - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network over time, `(times,)`.
     - `train_risk`, `test_risk`: over time, `(times,)`; `test_risk` is `None` without test data.
@@ -38,6 +39,7 @@ class Report(eqx.Module):
     """
 
     bounds: list[dict[str, Any]]
+    start: LeakyMLP
     trajectory: Trajectory
     scale: np.ndarray
     train_risk: np.ndarray
@@ -177,6 +179,7 @@ def report(
         rows = [*theorem_rows(run, "printed"), *theorem_rows(run, "repaired")]
     return Report(
         bounds=rows,
+        start=net,
         trajectory=trajectory,
         scale=scale,
         train_risk=np.asarray(run.risks.train),

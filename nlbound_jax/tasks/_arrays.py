@@ -1,13 +1,13 @@
 """A task from the user's own arrays."""
 
 import numpy as np
-from jaxtyping import Shaped
 
 from .. import _validate
+from .._types import Data
 from ._task import Task, build, finite
 
 
-def _inputs(name: str, x: Shaped[np.ndarray, "..."], features: int | None) -> np.ndarray:
+def _inputs(name: str, x: Data, features: int | None) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"`{name}` must be a non-empty array (samples, features), got {x.shape}.")
@@ -16,7 +16,7 @@ def _inputs(name: str, x: Shaped[np.ndarray, "..."], features: int | None) -> np
     return finite(name, x)
 
 
-def _labels(name: str, y: Shaped[np.ndarray, "..."], num_samples: int) -> np.ndarray:
+def _labels(name: str, y: Data, num_samples: int) -> np.ndarray:
     y = np.asarray(y)
     if y.shape != (num_samples,):
         raise ValueError(f"`{name}` must have shape ({num_samples},), got {y.shape}.")
@@ -28,10 +28,10 @@ def _labels(name: str, y: Shaped[np.ndarray, "..."], num_samples: int) -> np.nda
 
 
 def from_arrays(
-    x: Shaped[np.ndarray, "..."],
-    y: Shaped[np.ndarray, "..."],
-    x_test: Shaped[np.ndarray, "..."] | None = None,
-    y_test: Shaped[np.ndarray, "..."] | None = None,
+    x: Data,
+    y: Data,
+    x_test: Data | None = None,
+    y_test: Data | None = None,
     *,
     norm_bound: float | None = None,
     components: int | None = None,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from .. import _validate
+from .._types import Data
 
 
 class Transform(eqx.Module):
@@ -20,7 +21,7 @@ class Transform(eqx.Module):
     scale: float
     side: int | None = None
 
-    def __call__(self, x: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "*batch d"]:
+    def __call__(self, x: Data) -> Float[np.ndarray, "*batch d"]:
         """Whiten raw inputs.
 
         **Arguments:**

@@ -1,0 +1,98 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import assert_close
+from typer.testing import CliRunner
+
+from nlbound_jax.cli._app import app
+
+RUN = CliRunner()
+QUICK = ["report", "--components", "3", "--width", "4", "--end-time", "1"]
+
+
+def invoke(*args):
+    return RUN.invoke(app, [str(a) for a in args])
+
+
+def test_report_prints_the_table_and_writes_files(tmp_path):
+    out = tmp_path / "new" / "folder"
+    result = invoke(*QUICK, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "theorem-5.2-repaired" in result.stdout
+    assert "Random guess: 0.5" in result.stdout
+    assert sorted(p.name for p in out.iterdir()) == ["report.json", "report.png"]
+
+
+def test_json_has_only_json_on_stdout(tmp_path):
+    result = invoke(*QUICK, "--json", "--out", tmp_path)
+    data = json.loads(result.stdout)
+    assert data == json.loads((tmp_path / "report.json").read_text())
+    assert data["settings"]["width"] == 4
+    assert_close(data["bounds"][-1]["t"], 1.0, rtol=1e-6)
+
+
+def test_an_early_stop_is_told_on_stderr():
+    result = invoke("report", "--width", "8", "--max-steps", "3", "--json")
+    assert result.exit_code == 0
+    assert "training stopped at t = " in result.stderr
+    assert json.loads(result.stdout)["trajectory"]["reached"] < 12
+
+
+BAD = [
+    (["--epsilon", "1.3"], "`epsilon` must be in [0, 1], got 1.3."),
+    (["--epsilon", "nan"], "`epsilon` must be in [0, 1], got nan."),
+    (["--beta", "0"], "`beta` must be positive and finite, got 0."),
+    (["--delta", "1"], "`delta` must be in (0, 1), got 1."),
+    (["--until", "1"], "`until` must be in (0, 1), got 1."),
+    (["--end-time", "-1"], "`end_time` must be positive and finite, got -1."),
+    (["--width", "0"], "`width` must be an integer of at least 1, got 0."),
+    (["--depth", "1"], "`depth` must be an integer of at least 2, got 1."),
+    (["--kappa", "3"], "`kappa` must be one of 1, 2, got 3."),
+    (["--seed", "-1"], "`seed` must be an integer in [0, 4294967295], got -1."),
+    (["--precision-bits", "0"], "`precision_bits` must be an integer of at least 1, got 0."),
+    (["--side", "8"], "`side` must be one of 7, 14, 28, got 8."),
+    (["--components", "99"], "`components` must be an integer in [1, 49], got 99."),
+    (["--dataset", "cifar"], "`dataset` must be 'mnist', got 'cifar'."),
+    (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
+    (["--beta", "2"], "`fraction` must exceed omega beta^depth / alignment"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_options_get_one_line_and_status_2(args, message):
+    result = invoke("report", *args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("args", [["--width", "x"], ["--init", "zeros"], ["--no-such"]])
+def test_options_of_the_wrong_kind_get_a_few_lines_and_status_2(args):
+    result = invoke("report", *args)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) <= 12
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_in_the_way_of_the_output_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = invoke("report", "--out", tmp_path / "file")
+    assert result.exit_code == 2
+    assert "`out` must be a folder that can be written" in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_help_needs_no_jax():
+    code = (
+        "import sys; sys.argv = ['nlbound', '--help']\n"
+        "from nlbound_jax.cli import main\n"
+        "try: main()\n"
+        "finally: assert 'jax' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert "report" in out.stdout

@@ -1,0 +1,198 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import assert_close, numpy_network, small_task
+
+from nlbound_jax import Settings, bounds, dynamics, report
+from nlbound_jax.report import plot, save, table
+
+TASK = small_task()
+SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return report(TASK, SMALL)
+
+
+def cells(made, bound):
+    return [row for row in made.bounds if row["bound"] == bound]
+
+
+def test_every_entry_has_the_keys_of_the_schema(made):
+    keys = {"bound", "kappa", "ratio", "gamma", "t", "train_margin_risk", "train_ramp_risk"}
+    keys |= {"capacity", "deviation", "value", "value_ramp", "test_risk", "a_priori"}
+    keys |= {"assumes", "result"}
+    assert {"theorem-5.2-printed", "theorem-5.2-repaired"} <= set(made.names())
+    for row in made.bounds:
+        assert keys <= set(row)
+        assert 0 < row["value"] <= 1
+        assert row["value_ramp"] <= row["value"]
+    assert len(cells(made, "theorem-5.2-printed")) == SMALL.cells == 25
+
+
+@pytest.mark.parametrize("reading", ["printed", "repaired"])
+def test_entries_agree_with_a_direct_computation(made, reading):
+    """Risks by NumPy on the trained weights, terms from `theorem_5_2` on single numbers."""
+    for row in cells(made, f"theorem-5.2-{reading}")[::4]:
+        i = [float(t) for t in made.trajectory.ts].index(row["t"])
+        weights = [np.asarray(w[i], float) for w in made.trajectory.weights]
+        margin = TASK.y * numpy_network(weights, 0.05, TASK.x)
+        test = TASK.y_test * numpy_network(weights, 0.05, TASK.x_test)
+        gamma = made.scale[i] / row["ratio"]
+        assert_close(row["gamma"], gamma)
+        assert_close(row["train_margin_risk"], np.mean(margin < gamma), rtol=0, atol=1e-9)
+        ramp = np.clip(1 - margin / gamma, 0, 1)
+        assert_close(row["train_ramp_risk"], ramp.mean(), rtol=1e-4)
+        assert_close(row["test_risk"], np.mean(test < 0), rtol=0, atol=1e-9)
+        start = made.start.weights
+        spectral = [np.linalg.norm(np.asarray(w, float), 2) for w in start]
+        terms = bounds.theorem_5_2(
+            row["t"],
+            depth=2,
+            epsilon=0.05,
+            beta=max(spectral),
+            gamma=gamma,
+            stable_rank_root=np.linalg.norm(np.asarray(start[0], float)) / spectral[0],
+            alignment=TASK.alignment,
+            dim=4,
+            num_samples=120,
+            cells=25,
+            reading=reading,
+        )
+        assert_close(row["deviation"], terms.deviation, rtol=1e-9)
+        assert_close(row["capacity"], terms.capacity, rtol=1e-9)
+        value = row["train_margin_risk"] + row["capacity"] + row["deviation"]
+        assert_close(row["value"], min(1.0, value), rtol=1e-9)
+
+
+def test_gamma_is_relative_to_the_reference_network(made):
+    with jax.enable_x64(True):
+        reference = dynamics.reference_flow(
+            made.start, TASK.target, np.asarray(made.trajectory.ts, float)
+        )
+        assert_close(made.scale, reference.scale)
+
+
+def test_best_and_end(made):
+    rows = cells(made, "theorem-5.2-printed")
+    assert made.best("theorem-5.2-printed")["value"] == min(r["value"] for r in rows)
+    end = made.at_end("theorem-5.2-printed")
+    assert end["t"] == max(r["t"] for r in rows) == float(made.trajectory.ts[-1])
+
+
+def test_json_is_plain_and_complete(made, tmp_path):
+    save(made, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.png"]
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data == made.as_dict()
+    assert set(data) == {"schema", "versions", "task", "settings", "bounds", "trajectory"}
+    assert data["settings"] == SMALL.as_dict()
+    assert data["task"]["alignment"] == TASK.alignment
+    assert data["trajectory"]["result"] == "successful"
+    assert len(data["trajectory"]["t"]) == 5
+    assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_numbers_that_are_not_finite_become_null_with_a_reason():
+    """At depth 3 the bound on the weights blows up long before t = 60."""
+    made = report(TASK, Settings(width=4, depth=3, beta=0.3, end_time=60.0, num_times=3))
+    end = made.as_dict()["bounds"][-1]
+    assert end["value"] == 1.0
+    assert end["deviation"] is None
+    assert end["result"] == "blow_up"
+
+
+def test_the_picture_shows_what_it_says(made):
+    left, right = plot(made).axes
+    lines = {line.get_label(): line for line in left.lines}
+    values = [row["value"] for row in made.over_time("theorem-5.2-repaired")]
+    assert_close(lines["theorem-5.2-repaired"].get_ydata(), values)
+    assert_close(lines["true test error"].get_ydata(), made.test_risk)
+    assert lines["random guess"].get_ydata()[0] == 0.5
+    assert left.get_xlabel()
+    assert right.get_title()
+
+
+def test_the_table_has_a_best_and_an_end_for_each_bound(made):
+    grid = table(made).renderables[0]
+    assert grid.row_count == 2 * len(made.names())
+
+
+def test_gradient_descent_reports_nearly_the_same(made):
+    other = report(TASK, Settings(width=6, beta=0.05, epsilon=0.05, num_times=5, dynamics="gd"))
+    one, two = (r.at_end("theorem-5.2-printed") for r in (made, other))
+    assert abs(one["t"] - two["t"]) < 0.01
+    assert abs(one["train_ramp_risk"] - two["train_ramp_risk"]) < 0.02
+
+
+def test_without_test_data():
+    from nlbound_jax import tasks
+
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(50, 3))
+    task = tasks.from_arrays(x, x[:, 0] > 0.1)
+    made = report(task, SMALL)
+    assert made.test_risk is None
+    assert made.bounds[0]["test_risk"] is None
+    plot(made)
+    table(made)
+
+
+def test_a_run_that_stops_early_keeps_what_it_has():
+    made = report(TASK, Settings(width=6, epsilon=0.5, beta=0.05, num_times=40, max_steps=4))
+    assert "maximum number of solver steps" in made.as_dict()["trajectory"]["result"]
+    assert len(made.trajectory.ts) < 40
+    assert max(row["t"] for row in made.bounds) == float(made.trajectory.reached)
+
+
+BAD = {
+    "width": (0, "an integer of at least 1"),
+    "depth": (1, "an integer of at least 2"),
+    "epsilon": (-0.1, r"in \[0, 1\]"),
+    "beta": (0, "positive and finite"),
+    "init": ("zeros", "one of 'default', 'rank-one'"),
+    "kappa": (3, "one of 1, 2"),
+    "delta": (0, r"in \(0, 1\)"),
+    "precision_bits": (0, "an integer of at least 1"),
+    "seed": (-1, r"an integer in \[0, 4294967295\]"),
+    "until": (1.0, r"in \(0, 1\)"),
+    "end_time": (0.0, "positive and finite"),
+    "dynamics": ("sgd", "one of 'flow', 'gd'"),
+    "dtype": ("float16", "one of 'float32', 'float64'"),
+    "ratios": ((-1,), "positive and finite"),
+    "num_times": (0, "an integer of at least 1"),
+    "max_steps": (0, "an integer of at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings_get_one_line(no_type_checks, name):
+    value, allowed = BAD[name]
+    with pytest.raises(ValueError, match=f"^`{name}` must be {allowed}, got [^\n]*$"):
+        Settings(**{name: value})
+
+
+def test_data_with_nothing_to_learn_says_so():
+    from nlbound_jax import tasks
+
+    x = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    task = tasks.from_arrays(x, [1, 1, -1, -1])
+    with pytest.raises(ValueError, match="`task` must have labels that correlate .* `end_time`"):
+        report(task, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "low", "high"),
+    [
+        (Settings(), 0.33, 0.375),
+        (Settings(epsilon=0.01), 0.50, 0.58),
+        (Settings(epsilon=0.01, init="rank-one"), 0.42, 0.50),
+    ],
+)
+def test_theorem_5_2_on_mnist(mnist7, settings, low, high):
+    made = report(mnist7, settings)
+    assert low < made.best("theorem-5.2-printed")["value"] < high
+    assert made.test_risk[-1] == pytest.approx(0.184, abs=0.004)
