@@ -1,11 +1,13 @@
 """Why a result is what it is."""
 
+from typing import Any
+
 import diffrax
 import jax
 from jaxtyping import Array, Bool
 
 
-class RESULTS(diffrax.RESULTS):
+class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """Diffrax's outcomes and those of a bound. A bound that cannot be given is `+inf` with the
     member that says why; `RESULTS[member]` is the sentence a user reads."""
 
@@ -16,7 +18,7 @@ class RESULTS(diffrax.RESULTS):
     diverged = "Gradient descent diverged: the weights are not finite; take a smaller step size."
 
 
-def where(flag: Bool[Array, "*shape"], if_true: RESULTS, if_false: RESULTS) -> RESULTS:
+def where(flag: Bool[Array, "*shape"], if_true: Any, if_false: Any) -> RESULTS:
     """`RESULTS.where` for an array of flags: the outcome has the shape of `flag`."""
 
     def choose(one):

@@ -25,7 +25,7 @@ def is_traced(value: Any) -> bool:
 
 def needs_x64(name: str) -> None:
     """Raise unless `jax_enable_x64` is set."""
-    if not jax.config.jax_enable_x64:
+    if float_dtype() != np.float64:
         raise ValueError(
             f"`{name}` must run in float64, got jax_enable_x64=False; "
             'call jax.config.update("jax_enable_x64", True) first.'

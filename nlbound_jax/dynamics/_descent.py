@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._results import RESULTS
+from .._results import RESULTS, where
 from .._types import Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..tasks import Task
@@ -32,7 +32,7 @@ def _descend(
         weights, state, meter, count = carry
         gradient = jax.tree.map(jnp.negative, negative_gradient(weights, epsilon, blocks))
         updates, state = optimizer.update(gradient, state, weights)
-        weights = optax.apply_updates(weights, updates)
+        weights = jax.tree.map(jnp.add, weights, updates)
         count = count + 1
         meter = progress_meter.step(meter, count.astype(epsilon.dtype) / num_steps)
         return (weights, state, meter, count), None
@@ -103,7 +103,7 @@ def gradient_descent(
     steps = save_every * jnp.arange(1, num_steps // save_every + 1)
     ts = steps.astype(dtype) * jnp.asarray(step_size, dtype)
     finite = jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in weights]))
-    result = RESULTS.where(finite, RESULTS.successful, RESULTS.diverged)
+    result = where(finite, RESULTS.successful, RESULTS.diverged)
     trajectory = Trajectory(ts, weights, net.epsilon, ts[-1], {"num_steps": num_steps}, result)
     if not throw:
         return trajectory

@@ -153,7 +153,7 @@ def gradient_flow(
         diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
         max_steps,
     )
-    (ts, end_ts), (weights, end) = solution.ts, solution.ys
+    (ts, weights), (end_ts, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
     result = RESULTS.promote(solution.result)
     trajectory = Trajectory(ts, weights, net.epsilon, end_ts[0], solution.stats, result)
     if not is_concrete(trajectory):

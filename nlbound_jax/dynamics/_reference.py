@@ -1,5 +1,7 @@
 """The reference network: linear, trained the same way, integrated without a pass over the data."""
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ def _end_to_end(weights: Weights) -> Float[Array, " d"]:
 
 
 @eqx.filter_jit
-def _solve(weights: Weights, omega, target, ts) -> tuple[Array, RESULTS]:
+def _solve(weights: Weights, omega, target, ts) -> tuple[Any, RESULTS]:
     def field(t, weights, args):
         # Products from the left, V_L ... V_{l+1}, and from the right, V_{l-1} ... V_1 res.
         left = [jnp.ones((1, 1), target.dtype)]

@@ -39,7 +39,7 @@ def prepare_folder(folder: str | Path) -> Path:
     return path
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Write beside `path` and move into place, so that no half-written file is ever seen."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

@@ -107,11 +107,12 @@ def _outputs_to_risks(weights, epsilon, x, y, gammas):
 def risks(trajectory: Trajectory, task: Task, gammas: Float[np.ndarray, "times ratios"]) -> Risks:
     """Train risk, margin risk [y f < gamma], ramp risk and test risk at every saved time."""
     dtype = trajectory.weights[0].dtype
-    gammas = jnp.asarray(gammas, dtype)
 
     def evaluate(x, y):
         x, y = jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
-        return _outputs_to_risks(trajectory.weights, trajectory.epsilon, x, y, gammas)
+        return _outputs_to_risks(
+            trajectory.weights, trajectory.epsilon, x, y, jnp.asarray(gammas, dtype)
+        )
 
     train_risk, margin, ramp = evaluate(task.x, task.y)
     test = None

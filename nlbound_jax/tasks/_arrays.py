@@ -72,16 +72,16 @@ def from_arrays(
         raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
     if (x_test is None) != (y_test is None):
         raise ValueError("`x_test` and `y_test` must be given together, got only one of them.")
-    test_signs = None
+    test_inputs, test_signs = None, None
     if x_test is not None and y_test is not None:
-        x_test = _inputs("x_test", x_test, x.shape[1])
-        y_test = _labels("y_test", y_test, len(x_test))
-        known = np.isin(y_test, classes)
+        test_inputs = _inputs("x_test", x_test, x.shape[1])
+        labels = _labels("y_test", y_test, len(test_inputs))
+        known = np.isin(labels, classes)
         if not known.all():
             raise ValueError(
-                f"`y_test` must have the classes of `y`, got {y_test[~known][0]!r} as well."
+                f"`y_test` must have the classes of `y`, got {labels[~known][0]!r} as well."
             )
-        test_signs = np.where(y_test == classes[1], 1.0, -1.0)
+        test_signs = np.where(labels == classes[1], 1.0, -1.0)
     largest = float(np.linalg.norm(x, axis=1).max())
     if norm_bound is not None:
         norm_bound = _validate.scalar("norm_bound", norm_bound, low=0, open_low=True)
@@ -93,7 +93,7 @@ def from_arrays(
     return build(
         x,
         np.where(y == classes[1], 1.0, -1.0),
-        x_test,
+        test_inputs,
         test_signs,
         scale=norm_bound or largest or 1.0,
         side=None,

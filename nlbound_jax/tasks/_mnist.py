@@ -18,7 +18,7 @@ def load_mnist() -> dict[str, np.ndarray]:
     A dictionary of the four arrays. Data: LeCun, Cortes and Burges, CC BY-SA 3.0 (see
     `tasks/data/NOTICE.md`).
     """
-    source = importlib.resources.files(__package__) / "data" / "mnist.npz"
+    source = importlib.resources.files(__spec__.parent) / "data" / "mnist.npz"
     with source.open("rb") as file, np.load(file) as archive:
         return {name: archive[name] for name in ("x_train", "y_train", "x_test", "y_test")}
 
