@@ -1,4 +1,8 @@
 """Numbers in, bounds out. Nothing here knows of data, networks or training."""
 
+from ._certified import CertifiedTheorem52 as CertifiedTheorem52
+from ._certified import Enclosure as Enclosure
+from ._certified import certified_theorem_5_2 as certified_theorem_5_2
+from ._gamma import upper_incomplete_gamma as upper_incomplete_gamma
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2

@@ -70,11 +70,29 @@ class Report(eqx.Module):
         return min((r for r in self.bounds if r["bound"] == bound), key=_order)
 
     def at_end(self, bound: str) -> dict[str, Any]:
-        """The best cell of `bound` at the end of training, as in [`best`][]."""
+        """The best cell of `bound` at the end of training.
+
+        **Arguments:**
+
+        - `bound`: a name out of [`names`][].
+
+        **Returns:**
+
+        An entry of `bounds`.
+        """
         return self.over_time(bound)[-1]
 
     def over_time(self, bound: str) -> list[dict[str, Any]]:
-        """The best cell of `bound` at every time, in the order of time."""
+        """The best cell of `bound` at every time.
+
+        **Arguments:**
+
+        - `bound`: a name out of [`names`][].
+
+        **Returns:**
+
+        Entries of `bounds`, in the order of time.
+        """
         best = {}
         for row in sorted((r for r in self.bounds if r["bound"] == bound), key=_order):
             best.setdefault(row["t"], row)
