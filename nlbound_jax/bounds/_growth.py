@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .. import _double_double as dd
 from .._quadrature import gauss_legendre
 from .._types import Reading
 
@@ -18,14 +19,16 @@ _ORDER = 64
 
 
 class Rates(NamedTuple):
-    """The constants of Theorem 5.2: $\\bar 1$, $\\bar s$, $\\hat s$, $\\bar\\beta$, and
-    $\\ln(\\bar\\beta/\\beta)$ without cancellation."""
+    """The constants of Theorem 5.2: $\\bar 1$, $\\bar s$, $\\hat s$, $\\bar\\beta$,
+    $\\ln(\\bar\\beta/\\beta)$ without cancellation, and $\\bar s$ and $\\bar\\beta$ to 106 bits."""
 
     one: _Values
     sbar: _Values
     shat: _Values
     beta_bar: _Values
     log_ratio: _Values
+    exact_sbar: dd.DoubleDouble
+    exact_beta_bar: dd.DoubleDouble
 
 
 def rates(depth: int, epsilon, beta, rho, s, reading: Reading, assumption_5_1: bool) -> Rates:
@@ -37,14 +40,22 @@ def rates(depth: int, epsilon, beta, rho, s, reading: Reading, assumption_5_1: b
     The repaired reading has $\\rho$ for $\\sqrt\\rho$ in $\\bar s_\\rho$, as Eq. 34-35 need.
     Without Assumption 5.1, $\\bar 1$ takes the place of $s + \\rho\\beta^L$.
     """
-    one = 1 + rho * beta**depth
-    linear = s + rho * beta**depth if assumption_5_1 else one
-    nonlinear = epsilon * (depth - 1) * one
-    sbar = (1 - epsilon) * linear + nonlinear
-    shat = depth * sbar / (1 + (depth - 1) * rho)
-    factor = rho if reading == "repaired" else jnp.sqrt(rho)
-    excess = nonlinear * (factor - 1) / sbar
-    return Rates(one, sbar, shat, beta * (1 + excess), jnp.log1p(excess))
+    unit = dd.exact(jnp.ones_like(beta))
+    small = dd.multiply(dd.exact(rho), dd.power(dd.exact(beta), depth))
+    one = dd.add(unit, small)
+    linear = dd.add(dd.exact(s), small) if assumption_5_1 else one
+    nonlinear = dd.multiply(
+        dd.multiply(dd.exact(epsilon), dd.exact((depth - 1.0) * unit.high)), one
+    )
+    slope = dd.add(unit, dd.exact(-epsilon))
+    sbar = dd.add(dd.multiply(slope, linear), nonlinear)
+    factor = dd.exact(rho) if reading == "repaired" else dd.square_root(rho)
+    more = dd.multiply(nonlinear, dd.add(factor, dd.exact(-unit.high)))
+    excess = dd.divide(more, sbar)
+    beta_bar = dd.multiply(dd.exact(beta), dd.add(unit, excess))
+    shat = depth * sbar.high / (1 + (depth - 1) * rho)
+    log_ratio = jnp.log1p(excess.high)
+    return Rates(one.high, sbar.high, shat, beta_bar.high, log_ratio, sbar, beta_bar)
 
 
 def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, Bool[Array, "..."]]:
@@ -54,11 +65,21 @@ def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, Bool[Array, "..."]]
     $u = (\\bar\\beta^{2-L} - (L-2) \\bar s t)^{1/(2-L)}$, finite for
     $t < \\bar\\beta^{2-L} / ((L-2) \\bar s)$.
     """
+    clock = dd.multiply(rate.exact_sbar, dd.exact(t))
     if depth == 2:
-        return rate.sbar * t, jnp.zeros(jnp.shape(t), bool)
-    elapsed = (depth - 2) * rate.sbar * t * rate.beta_bar ** (depth - 2)
-    blown = elapsed >= 1
-    growth = -jnp.log1p(-jnp.where(blown, 0.0, elapsed)) / (depth - 2)
+        return clock.high, jnp.zeros(jnp.shape(t), bool)
+    # Near the blow-up the difference from 1 magnifies rounding errors a thousandfold and v's
+    # exponential once more, hence the double doubles.
+    scale = dd.multiply(
+        dd.exact(jnp.full_like(t, depth - 2)), dd.power(rate.exact_beta_bar, depth - 2)
+    )
+    elapsed = dd.multiply(scale, clock)
+    left = dd.add(dd.exact(jnp.ones_like(t)), dd.DoubleDouble(-elapsed.high, -elapsed.low)).high
+    blown = ~(left > 0)
+    early = elapsed.high < 0.5
+    late_log = jnp.log(jnp.where(blown | early, 1.0, left))
+    early_log = jnp.log1p(-jnp.where(early, elapsed.high, 0.0))
+    growth = -jnp.where(early, early_log, late_log) / (depth - 2)
     return jnp.where(blown, jnp.inf, growth), blown
 
 

@@ -150,8 +150,10 @@ def theorem_5_2(
 
     **Raises:**
 
-    `ValueError` naming the argument.
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set: in float32 the
+    exponential in v would leave few right digits.
     """
+    _validate.needs_x64("theorem_5_2")
     depth = _validate.integer("depth", depth, 2)
     kappa = _validate.member("kappa", kappa, (1, 2))
     reading = _validate.member("reading", reading, ("printed", "repaired"))
