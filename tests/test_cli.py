@@ -2,7 +2,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import xarray as xr
 from helpers import assert_close
 from typer.testing import CliRunner
 
@@ -96,3 +98,57 @@ def test_help_needs_no_jax():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert "report" in out.stdout
+
+
+def test_bound_prints_a_table_over_ranges():
+    result = invoke("bound", "--t", "1:3:2", "--epsilon", "0.001,0.1", "--train-risk", "0.2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("successful") == 4
+
+
+def test_bound_as_json_and_certified_agree():
+    args = ("bound", "--t", "3", "--depth", "3", "--beta", "0.1", "--gamma", "0.01", "--json")
+    data = json.loads(invoke(*args).stdout)["data_vars"]
+    enclosed = json.loads(invoke(*args, "--certified").stdout)
+    for name in ("u", "v", "log_v", "capacity", "deviation", "penalty"):
+        low, high = enclosed[name]
+        assert low <= high
+        assert_close(data[name]["data"], low, rtol=1e-11)
+
+
+def test_bound_writes_a_store(tmp_path):
+    out = tmp_path / "deep" / "grid.zarr"
+    result = invoke("bound", "--t", "1:9:50", "--beta", "1e-4:1e-1:20:log", "--out", out)
+    assert result.exit_code == 0, result.output
+    made = xr.open_zarr(out, consolidated=False)
+    assert dict(made.sizes) == {"t": 50, "beta": 20}
+    assert_close(made.beta.values, np.geomspace(1e-4, 1e-1, 20))
+    assert [p.name for p in out.parent.iterdir()] == ["grid.zarr"]
+    again = invoke("bound", "--t", "1", "--out", out)
+    assert again.exit_code == 2
+    assert "`out` must be a path that does not exist yet" in again.stderr
+
+
+BAD_BOUND = [
+    (["--t", "-1"], "`t` must be finite and at least 0, got -1."),
+    (["--t", "x"], "`t` must be a number, a list 1,3,10 or a range start:stop:num[:log], got 'x'."),
+    (["--t", "1:2:3:cube"], "`t` must be a number, a list"),
+    (["--t", "1", "--beta", "0:1:5:log"], "`beta` must be a number, a list"),
+    (["--t", "1", "--depth", "1"], "`depth` must be an integer of at least 2, got 1."),
+    (["--t", "0:1:1000"], "`out` must be given for more than 60 cells, got 1000."),
+    (["--t", "1,2", "--certified"], "`certified` must go with single numbers, got ['t']."),
+    (["--t", "1", "--out", "/proc/none/x"], "`out` must be a path that can be written"),
+    (
+        ["--t", "1", "--reading", "printed", "--no-assumption-5-1"],
+        "`assumption_5_1` must be True with reading='printed'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_BOUND, ids=[" ".join(a) for a, _ in BAD_BOUND])
+def test_bad_numbers_get_one_line_and_status_2(args, message):
+    result = invoke("bound", *args)
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

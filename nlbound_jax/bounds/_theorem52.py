@@ -39,7 +39,7 @@ class Theorem52(eqx.Module):
     result: RESULTS
 
 
-def _log_phi(kappa: int, depth: int, rho, dim) -> _Values:
+def log_phi(kappa: int, depth: int, rho, dim) -> _Values:
     """$\\Phi_1 = L\\sqrt d + 1 + (L-1)\\rho$ and
     $\\Phi_2 = (L-1)[(L + 1 + (L-1)\\rho)\\sqrt d + 2 (1 + (L-1)\\rho)]$ (Eq. 8)."""
     inner = 1 + (depth - 1) * rho
@@ -57,13 +57,13 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
     growth, blown = log_growth(t, depth, rate)
     log_u = jnp.log(rate.beta_bar) + growth
     logarithm = log_v(growth, depth, beta, rho, s, rate, reading)
-    log_phi = _log_phi(kappa, depth, rho, numbers["dim"])
+    log_factor = log_phi(kappa, depth, rho, numbers["dim"])
     # Sum the logarithms first: v alone overflows long before epsilon^kappa v does.
     deviation = jnp.where(
         blown,
         jnp.inf,
         jnp.exp(
-            log_phi
+            log_factor
             + jnp.where(blown, 0.0, logarithm + (depth - 1) * log_u)
             + kappa * jnp.log(epsilon)
             - jnp.log(gamma)

@@ -2,6 +2,7 @@
 
 import typer
 
+from ._bound import bound
 from ._report import report
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ def _root() -> None:
 
 
 app.command()(report)
+app.command()(bound)
 
 
 def main() -> None:
