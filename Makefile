@@ -30,7 +30,7 @@ test-all: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench || uv pip install --python $(PY) --group bench
-	$(PY) -m pytest benchmarks -p no:xdist --benchmark-only -s
+	$(PY) -m pytest benchmarks/bench_*.py -p no:xdist --benchmark-only -s
 
 lint: $(STAMP)
 	$(PY) -m pip install --quiet --group dev || uv pip install --python $(PY) --group dev
