@@ -132,3 +132,11 @@ def test_combinations_that_do_not_go_together():
         evaluate(reading="printed", assumption_5_1=False)
     with pytest.raises(ValueError, match=r"must broadcast .* `epsilon` \(2,\), `beta` \(3,\)"):
         evaluate(epsilon=[0.1, 0.2], beta=[0.1, 0.2, 0.3])
+
+
+def test_without_float64_it_says_so():
+    with (
+        jax.enable_x64(False),
+        pytest.raises(ValueError, match="`theorem_5_2` must run in float64, got jax_enable_x64"),
+    ):
+        evaluate()
