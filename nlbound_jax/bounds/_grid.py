@@ -110,7 +110,7 @@ def _evaluate(numbers, axes, settings, chunk_size: int) -> dict[str, np.ndarray]
     total = int(np.prod(shape, dtype=int))
     chunk_size = min(chunk_size, total)
     names = TERMS + (("value",) if "train_risk" in numbers else ())
-    columns = {name: np.empty(total) for name in names}
+    columns: dict[str, np.ndarray] = {name: np.empty(total) for name in names}
     columns["result"] = np.empty(total, np.int8)
     for start in range(0, total, chunk_size):
         stop = min(start + chunk_size, total)

@@ -84,8 +84,8 @@ def log_growth(t, depth: int, rate: Rates) -> tuple[_Values, Bool[Array, "..."]]
 
 
 def _series(a, b, c, depth: int, lower, end) -> _Values:
-    """$\\int_0^m e^{-w_0 (e^{Lx} - 1)} (a + c\\, e^{Lx}) e^{bx} dx$ with $w_0 e^{Lm} \\le 1$, by the
-    series of the exponential, scaled by $e^{-\\max(b, 0) m}$.
+    """$\\int_0^m e^{-w_0 (e^{Lx} - 1)} (a + c\\, e^{Lx}) e^{bx} dx$ with $w_0 e^{Lm} \\le 1$,
+    by the series of the exponential, scaled by $e^{-\\max(b, 0) m}$.
 
     Its terms are $w_0^k \\int_0^m e^{(b+kL)x} dx = w_m^k e^{bm} q_k / (b+kL)$ with
     $q_k = 1 - e^{-(b+kL)m}$; $q_{k+1} = q_k + (1 - q_k)\\, q$ with $q = 1 - e^{-Lm}$ does not
