@@ -6,6 +6,9 @@ from ._certified import certified_theorem_5_2 as certified_theorem_5_2
 from ._gamma import upper_incomplete_gamma as upper_incomplete_gamma
 from ._grid import best_over as best_over
 from ._grid import grid as grid
+from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2
+from ._trajectory import TrajectoryBound as TrajectoryBound
+from ._trajectory import trajectory_bound as trajectory_bound

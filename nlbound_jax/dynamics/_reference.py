@@ -4,28 +4,45 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS
-from .._types import AnyArray, Weights
+from .._types import AnyArray, Numeric, Weights
 from ..networks import LeakyMLP
-from ._flow import default_controller
+from ._envelope import Slopes, envelope_field, slopes
+
+RTOL = 1e-9
+# For L >= 3 the envelope may blow up in finite time. Where a distance exceeds this multiple of
+# the largest norm (or of 1) every bound is vacuous by far; it is frozen there and called +inf.
+BLOWN = 30.0
 
 
 class ReferenceTrajectory(eqx.Module):
-    """The reference network V along its flow.
+    """The reference network V along its flow, and how far the leaky network can be from it.
 
     **Attributes:**
 
     - `ts`: the times, `(times,)`.
     - `linear_map`: $\\omega V_L \\cdots V_1$, `(times d)`.
+    - `norms`: $a_l = \\|V_l\\|$, `(times layers)`.
+    - `frobenius`: $\\|V_l\\|_F$, `(times layers)`; the first is F.
+    - `residual`: $\\|q - \\omega V_L \\cdots V_1\\|$, `(times,)`.
+    - `envelope`: $x_l \\ge \\|W_l - V_l\\|_F$, `(times layers)`, `+inf` from its blow-up on; `None`
+        if it was not asked for.
+    - `weights`: the $V_l$, `(times out in)` each.
     - `result`: how the solve ended; entries that were not reached are `inf`.
     """
 
     ts: Float[Array, " times"]
     linear_map: Float[Array, "times d"]
+    norms: Float[Array, "times layers"]
+    frobenius: Float[Array, "times layers"]
+    residual: Float[Array, " times"]
+    envelope: Float[Array, "times layers"] | None
+    weights: tuple[Float[Array, "times _out _in"], ...]
     result: RESULTS
 
     @property
@@ -34,26 +51,78 @@ class ReferenceTrajectory(eqx.Module):
         return jnp.linalg.norm(self.linear_map, axis=-1)
 
 
-def _end_to_end(weights: Weights) -> Float[Array, " d"]:
+def end_to_end(weights: Weights) -> Float[Array, " d"]:
+    """$V_L \\cdots V_1$ as a vector."""
     row = weights[-1]
     for w in weights[-2::-1]:
         row = row @ w
     return row[0]
 
 
+def reduce_inputs(
+    weights: Weights, target: Float[Array, " d"]
+) -> tuple[Weights, Float[Array, " r"], Float[Array, "d r"] | None]:
+    """V_1 and q in an orthonormal basis of the span of the rows of $V_1(0)$ and q, which the flow
+    never leaves; `None` for the basis where that does not make them smaller."""
+    width, d = weights[0].shape
+    if width + 1 >= d:
+        return weights, target, None
+    basis, _ = jnp.linalg.qr(jnp.concatenate([weights[0].T, target[:, None]], axis=1))
+    return (weights[0] @ basis, *weights[1:]), target @ basis, basis
+
+
+def spectral_norm(w: Float[Array, "out in"]) -> Float[Array, ""]:
+    """$\\|W\\|$ by the largest eigenvalue of the smaller Gram matrix."""
+    if min(w.shape) == 1:
+        return jnp.linalg.norm(w)
+    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], 0.0))
+
+
+def _norms(weights: Weights) -> Float[Array, " layers"]:
+    return jnp.stack([spectral_norm(w) for w in weights])
+
+
+def _reference_field(weights: Weights, omega, target) -> tuple[Weights, Float[Array, ""]]:
+    # Products from the left, V_L ... V_{l+1}, and from the right, V_{l-1} ... V_1 r.
+    left = [jnp.ones((1, 1), target.dtype)]
+    for w in weights[:0:-1]:
+        left.append(left[-1] @ w)
+    residual = target - omega * (left[-1] @ weights[0])[0]
+    right = [residual]
+    for w in weights[:-1]:
+        right.append(w @ right[-1])
+    pairs = zip(left[::-1], right, strict=True)
+    return tuple(omega * jnp.outer(a[0], b) for a, b in pairs), jnp.linalg.norm(residual)
+
+
+def is_blown(distances, norms, depth: int):
+    """Whether the envelope counts as blown up; at L = 2 it never does."""
+    limit = BLOWN * jnp.maximum(1.0, jnp.max(norms)) if depth > 2 else jnp.inf
+    return jnp.max(distances) > limit
+
+
 @eqx.filter_jit
-def _solve(weights: Weights, omega, target, ts) -> tuple[Any, RESULTS]:
-    def field(t, weights, args):
-        # Products from the left, V_L ... V_{l+1}, and from the right, V_{l-1} ... V_1 res.
-        left = [jnp.ones((1, 1), target.dtype)]
-        for w in weights[:0:-1]:
-            left.append(left[-1] @ w)
-        residual = target - omega * (left[-1] @ weights[0])[0]
-        right = [residual]
-        for w in weights[:-1]:
-            right.append(w @ right[-1])
-        pairs = zip(left[::-1], right, strict=True)
-        return tuple(omega * jnp.outer(a[0], b) for a, b in pairs)
+def _solve(
+    start: Weights, target, ts, slope: Slopes, initial_residual, unit, envelope: bool
+) -> tuple[Any, RESULTS]:
+    """V over its smallest norm and the envelope over `unit`, so that one tolerance fits both."""
+    alignment = jnp.linalg.norm(target)
+    smallest = jnp.min(jnp.stack([jnp.linalg.norm(w) for w in start]))
+
+    def field(t, state, args):
+        scaled, far = state
+        weights = tuple(w * smallest for w in scaled)
+        moving, residual = _reference_field(weights, slope.omega, target)
+        moving = tuple(w / smallest for w in moving)
+        if not envelope:
+            return moving, far
+        norms, distances = _norms(weights), jnp.maximum(far, 0.0) * unit
+        first = jnp.linalg.norm(weights[0])
+        rates = envelope_field(
+            distances, norms, first, residual, alignment, initial_residual, slope
+        )
+        return moving, jnp.where(is_blown(distances, norms, slope.depth), 0.0, rates / unit)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -61,29 +130,68 @@ def _solve(weights: Weights, omega, target, ts) -> tuple[Any, RESULTS]:
         t0=0.0,
         t1=ts[-1],
         dt0=None,
-        y0=weights,
-        saveat=diffrax.SaveAt(ts=ts, fn=lambda t, y, args: omega * _end_to_end(y)),
-        stepsize_controller=default_controller(weights, rtol=1e-9),
+        y0=(tuple(w / smallest for w in start), jnp.zeros(slope.depth if envelope else 0)),
+        saveat=diffrax.SaveAt(ts=ts),
+        stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=RTOL),
         max_steps=100_000,
         throw=False,
     )
-    return solution.ys, RESULTS.promote(solution.result)
+    weights, far = solution.ys  # pyright: ignore
+    result = (tuple(w * smallest for w in weights), far * unit)
+    return result, RESULTS.promote(solution.result)
+
+
+@eqx.filter_jit
+def _measure(weights, distances, target, slope: Slopes):
+    """Norms, linear map and residual at the saved times; `inf` where the envelope has blown."""
+    unreached = ~jnp.isfinite(weights[0]).all(axis=(1, 2))
+
+    def one(weights):
+        linear_map = slope.omega * end_to_end(weights)
+        frobenius = jnp.stack([jnp.linalg.norm(w) for w in weights])
+        return _norms(weights), frobenius, linear_map, jnp.linalg.norm(target - linear_map)
+
+    finite = tuple(jnp.where(unreached[:, None, None], 0.0, w) for w in weights)
+    norms, frobenius, linear_map, residual = jax.vmap(one)(finite)
+
+    def reached(values):
+        mask = unreached.reshape(-1, *(1,) * (values.ndim - 1))
+        return jnp.where(mask, jnp.inf, values)
+
+    if distances.shape[1]:
+        blown = jax.vmap(lambda x, a: is_blown(x, a, slope.depth))(distances, norms)
+        blown = jnp.cumsum(blown) > 0
+        distances = jnp.where(blown[:, None], jnp.inf, jnp.maximum(distances, 0.0))
+    return jax.tree.map(reached, (norms, frobenius, linear_map, residual, distances))
 
 
 def reference_flow(
-    net: LeakyMLP, target: Float[AnyArray, " d"], ts: Float[AnyArray, " times"]
+    net: LeakyMLP,
+    target: Float[AnyArray, " d"],
+    ts: Float[AnyArray, " times"],
+    *,
+    envelope: bool = True,
+    initial_residual: Numeric | None = None,
 ) -> ReferenceTrajectory:
     """The flow of the reference network: linear, slope $\\sigma = 1 - \\epsilon/2$, same start.
 
     $\\dot V_l = \\omega (V_L \\cdots V_{l+1})^\\top r\\, (V_{l-1} \\cdots V_1)^\\top$ with
     $r = q - \\omega V_L \\cdots V_1$ and $\\omega = \\sigma^{L-1}$. It sees the data only
-    through q.
+    through q. With it the envelope $x_l \\ge \\|W_l - V_l\\|_F$, $x_l(0) = 0$, which bounds how
+    far the leaky network that is trained from the same start can be; it needs neither the data
+    nor Assumption 5.1.
 
-    **Arguments:**
+    **Main arguments:**
 
     - `net`: the leaky network at time 0.
     - `target`: $q = Y \\tilde X^\\top / m$, `(d,)` (`task.target`).
     - `ts`: the times to save, increasing, `(times,)`.
+
+    **Other arguments:**
+
+    - `envelope`: whether to integrate the envelope as well.
+    - `initial_residual`: the root mean square of $y - f(\\tilde x)$ over the training set at
+        time 0; by default the bound $1 + \\|W_1(0)\\|_F \\prod_{j \\ge 2} \\|W_j(0)\\|$.
 
     **Returns:**
 
@@ -96,7 +204,22 @@ def reference_flow(
     _validate.needs_x64("reference_flow")
     ts = _validate.real("ts", ts, 0)
     target = _validate.real("target", target)
-    omega = (1 - net.epsilon.astype(float) / 2) ** (net.depth - 1)
-    weights = tuple(w.astype(float) for w in net.weights)
-    linear_map, result = _solve(weights, omega, target, ts)
-    return ReferenceTrajectory(ts, linear_map, result)
+    start = tuple(w.astype(float) for w in net.weights)
+    slope = slopes(net.epsilon.astype(float), net.depth)
+    norms = _norms(start)
+    if initial_residual is None:
+        ell = 1 + jnp.linalg.norm(start[0]) * jnp.prod(norms[1:])
+    else:
+        ell = _validate.real("initial_residual", initial_residual, 0)
+    # The sources of the envelope are of the size of epsilon times a weight norm.
+    unit = jnp.max(norms) * jnp.where(net.epsilon > 0, net.epsilon, 1.0).astype(float)
+    small, reduced, basis = reduce_inputs(start, target)
+    (weights, distances), result = _solve(small, reduced, ts, slope, ell, unit, envelope)
+    measured = _measure(weights, distances, reduced, slope)
+    norms, frobenius, linear_map, residual, distances = measured
+    if basis is not None:
+        linear_map = jnp.where(jnp.isfinite(linear_map), linear_map, 0.0) @ basis.T
+        weights = (weights[0] @ basis.T, *weights[1:])
+    return ReferenceTrajectory(
+        ts, linear_map, norms, frobenius, residual, distances if envelope else None, weights, result
+    )

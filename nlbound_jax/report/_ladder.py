@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._types import Reading
-from ..bounds import theorem_5_2
-from ..dynamics import Trajectory
+from ..bounds import theorem_5_2, trajectory_bound
+from ..dynamics import ReferenceTrajectory, Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task
 from ._settings import Settings
@@ -20,12 +20,14 @@ ASSUMES = {
 
 
 class Run(NamedTuple):
-    """A trained network and what was measured along the way; `gammas` is `(times ratios)`."""
+    """A trained network and what was measured along the way; `gammas` is `(times ratios)`, in
+    units of the reference network's outputs."""
 
     task: Task
     settings: Settings
     start: LeakyMLP
     trajectory: Trajectory
+    reference: ReferenceTrajectory
     gammas: np.ndarray
     risks: Risks
 
@@ -61,6 +63,40 @@ def theorem_rows(run: Run, reading: Reading) -> list[dict[str, Any]]:
         a_priori=True,
         assumes=ASSUMES[reading],
         results=np.where(blown, "blow_up", "successful"),
+    )
+
+
+def measured_distances(run: Run) -> np.ndarray:
+    """$\\|W_l - V_l\\|_F$ of the trained network, `(times layers)`."""
+    pairs = zip(run.trajectory.weights, run.reference.weights, strict=True)
+    gaps = [np.asarray(w, float) - np.asarray(v) for w, v in pairs]
+    return np.stack([np.linalg.norm(gap, axis=(1, 2)) for gap in gaps], axis=1)
+
+
+def trajectory_rows(run: Run, *, measured: bool) -> list[dict[str, Any]]:
+    """The trajectory bound, from the envelope or from the distances of the trained network."""
+    settings, reference = run.settings, run.reference
+    terms = trajectory_bound(
+        np.asarray(reference.norms)[:, None],
+        np.asarray(reference.frobenius)[:, None, 0],
+        measured_distances(run)[:, None] if measured else np.asarray(reference.envelope)[:, None],
+        epsilon=settings.epsilon,
+        gamma=run.gammas,
+        dim=run.task.rank,
+        num_samples=run.task.num_samples,
+        kappa=settings.kappa,
+        precision_bits=settings.precision_bits,
+        delta=settings.delta,
+        cells=settings.cells,
+    )
+    return rows(
+        run,
+        "trajectory-measured" if measured else "trajectory",
+        capacity=np.asarray(terms.capacity),
+        deviation=np.asarray(terms.deviation),
+        a_priori=not measured,
+        assumes=[PLUG_IN, "rounding to p bits"],
+        results=np.where(np.isfinite(terms.distance), "successful", "blow_up"),
     )
 
 

@@ -9,6 +9,8 @@ from ._report import Report
 COLOURS = {
     "theorem-5.2-printed": "tab:blue",
     "theorem-5.2-repaired": "tab:orange",
+    "trajectory": "tab:purple",
+    "trajectory-measured": "tab:pink",
     "test": "black",
     "train": "tab:gray",
     "capacity": "tab:green",

@@ -14,9 +14,9 @@ from .._results import RESULTS
 from ..dynamics import Trajectory, reference_flow
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._ladder import Run, theorem_rows
+from ._ladder import Run, theorem_rows, trajectory_rows
 from ._settings import Settings
-from ._train import end_time, risks, start, train
+from ._train import end_time, risks, root_mean_square_residual, start, train
 
 SCHEMA = 1
 
@@ -164,9 +164,9 @@ def report(
     """Train a network and evaluate the bounds along the way: what `nlbound report` prints.
 
     The network is trained up to the learning time of a fraction of the strongest mode. At every
-    saved time t and margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 is evaluated in both
-    readings, with a union over the cells. The bounds are computed in float64, whatever
-    `jax_enable_x64` says; the training runs in `settings.dtype`.
+    saved time t and margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the
+    trajectory bound are evaluated, with a union over the cells. The bounds are computed in
+    float64, whatever `jax_enable_x64` says; the training runs in `settings.dtype`.
 
     **Arguments:**
 
@@ -190,11 +190,18 @@ def report(
         net = start(task, settings)
         t1 = end_time(task, settings)
         trajectory = train(net, task, settings, t1, meter)
-        reference = reference_flow(net, task.target, np.asarray(trajectory.ts, float))
+        reference = reference_flow(
+            net,
+            task.target,
+            np.asarray(trajectory.ts, float),
+            initial_residual=root_mean_square_residual(net, task),
+        )
         scale = np.asarray(reference.scale)
         gammas = scale[:, None] / np.asarray(settings.ratios)
-        run = Run(task, settings, net, trajectory, gammas, risks(trajectory, task, gammas))
+        measured = risks(trajectory, task, gammas)
+        run = Run(task, settings, net, trajectory, reference, gammas, measured)
         rows = [*theorem_rows(run, "printed"), *theorem_rows(run, "repaired")]
+        rows += [*trajectory_rows(run, measured=False), *trajectory_rows(run, measured=True)]
     return Report(
         bounds=rows,
         start=net,

@@ -68,7 +68,8 @@ def notes(report: Report) -> list[str]:
         "bound = margin risk + capacity + deviation, with probability "
         f"{1 - report.settings.delta:g}; {report.settings.cells} cells (t, gamma) paid for. "
         "Random guess: 0.5.",
-        "A priori: capacity and deviation (initialization and s only). Measured: margin risk.",
+        "A priori: capacity and deviation, but for trajectory-measured, whose deviation is that of "
+        "the trained network. The margin risk is measured.",
     ]
     for name in report.names():
         lines.append(f"{name} assumes: {', '.join(report.best(name)['assumes'])}.")

@@ -82,6 +82,11 @@ def train(
     )
 
 
+def root_mean_square_residual(net: LeakyMLP, task: Task) -> float:
+    """$\\ell(0)$, the root mean square of $y - f(\\tilde x)$ over the training set."""
+    return float(np.sqrt(np.mean((task.y - np.asarray(net(task.x), float)) ** 2)))
+
+
 class Risks(eqx.Module):
     """Risks of the network at the saved times: `(times,)`, with margins `(times ratios)`."""
 

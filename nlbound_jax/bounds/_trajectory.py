@@ -1,0 +1,174 @@
+"""The trajectory bound: the distance to the reference network in place of a derivative."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _validate
+from .._results import RESULTS, where
+from .._types import AnyArray, Numeric
+from ._capacity import log_class_size
+from ._kl import invert
+
+_Values = Float[Array, "..."]
+Method = Literal["counting", "kl"]
+
+
+class TrajectoryBound(eqx.Module):
+    """The trajectory bound, term by term; every array has the broadcast shape of the numbers.
+
+    **Attributes:**
+
+    - `distance`: Q, the bound on $E|f_W - f_V|$.
+    - `capacity`: `counting`: $\\Upsilon_\\kappa$; `kl`: what $\\text{kl}^{-1}$ adds to the risk.
+    - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2).
+    - `penalty`: `capacity + deviation`.
+    - `value`: `train_risk + penalty`; `None` without a train risk.
+    - `result`: `successful`, or `blow_up` where a distance is `+inf`, and so is the bound.
+    """
+
+    distance: _Values
+    capacity: _Values
+    deviation: _Values
+    penalty: _Values
+    value: _Values | None
+    result: RESULTS
+
+
+def distance(norms, frobenius, distances) -> _Values:
+    """$Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
+    $A_1^F = F + x_1$, as a telescoping sum of non-negative terms."""
+    lower = jnp.concatenate([frobenius[..., None], norms[..., 1:]], axis=-1)
+    upper = lower + distances
+    depth = norms.shape[-1]
+    terms = []
+    for j in range(depth):
+        below = jnp.prod(lower[..., :j], axis=-1)
+        terms.append(below * distances[..., j] * jnp.prod(upper[..., j + 1 :], axis=-1))
+    return jnp.sum(jnp.stack(terms), axis=0)
+
+
+@eqx.filter_jit
+def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
+    norms, frobenius, distances = arrays
+    blown = ~jnp.isfinite(distances).all(axis=-1)
+    safe = jnp.where(blown[..., None], 0.0, distances)
+    reach = jnp.where(blown, jnp.inf, distance(norms, frobenius, safe))
+    # Shapes may differ only by broadcasting from here on.
+    reach, *values = jnp.broadcast_arrays(reach, *numbers.values())
+    numbers = dict(zip(numbers, values, strict=True))
+    blown = ~jnp.isfinite(reach)
+    depth = norms.shape[-1]
+    bend = -jnp.expm1((depth - 1) * jnp.log1p(-numbers["epsilon"] / 2))
+    factor = 2.0 if kappa == 1 else 2.0 * bend
+    deviation = factor * jnp.where(blown, 0.0, reach) / numbers["gamma"]
+    deviation = jnp.where(blown, jnp.inf, deviation)
+    size = log_class_size(kappa, numbers["dim"], numbers["precision_bits"])
+    exponent = (size + jnp.log(numbers["cells"]) - jnp.log(numbers["delta"])) / (
+        numbers["num_samples"]
+    )
+    risk = numbers.get("train_risk")
+    if method == "counting":
+        capacity = jnp.sqrt(exponent / 2)
+    else:
+        shifted = jnp.minimum(1.0, risk + deviation / 2)
+        capacity = invert(shifted, exponent) - shifted
+    penalty = capacity + deviation
+    return TrajectoryBound(
+        distance=reach,
+        capacity=capacity,
+        deviation=deviation,
+        penalty=penalty,
+        value=None if risk is None else risk + penalty,
+        result=where(blown, RESULTS.blow_up, RESULTS.successful),
+    )
+
+
+def trajectory_bound(
+    norms: AnyArray,
+    frobenius: AnyArray,
+    distances: AnyArray,
+    *,
+    epsilon: Numeric,
+    gamma: Numeric,
+    dim: Numeric,
+    num_samples: Numeric,
+    kappa: int = 2,
+    method: Method = "counting",
+    precision_bits: Numeric = 32,
+    delta: Numeric = 0.01,
+    cells: Numeric = 1,
+    train_risk: Numeric | None = None,
+) -> TrajectoryBound:
+    """A bound from the distance to the reference network (linear, slope $1 - \\epsilon/2$, same
+    start). With probability $1 - \\delta$ it is, for a network whose layers are within
+    $x_l$ of the reference's, $\\|W_l - V_l\\|_F \\le x_l$:
+
+    `counting`: $R \\le \\hat R^C_\\gamma + \\Upsilon_\\kappa + \\text{dev}$;
+    `kl`: $R \\le \\text{kl}^{-1}(\\min(1, \\hat R^C_\\gamma + \\text{dev}/2), C) + \\text{dev}/2$,
+    $C = (\\kappa p d \\ln 2 + \\ln(\\text{cells}/\\delta))/m$, with the ramp risk
+    $\\hat R^C_\\gamma$ (or the larger margin risk). kappa = 1: the proxy is the reference network,
+    $\\text{dev} = 2Q/\\gamma$. kappa = 2: with the trained network's own linear part,
+    $\\text{dev} = 2cQ/\\gamma$, $c = 1 - (1 - \\epsilon/2)^{L-1}$. It needs neither Assumption
+    5.1 nor a derivative in the slope. New here; proof in `bounds/README.md`.
+
+    **Main arguments:**
+
+    - `norms`: $a_l = \\|V_l\\|$, `(... layers)`.
+    - `frobenius`: $F = \\|V_1\\|_F$, `(...)`.
+    - `distances`: $x_l$, `(... layers)`: the envelope (a priori; `+inf` after its blow-up), or
+        the measured distances (a posteriori).
+    - `epsilon`: one minus the negative slope, in [0, 1].
+    - `gamma`: the margin, positive.
+    - `dim`: d.
+    - `num_samples`: m.
+
+    The leading shape of the arrays and the numbers broadcast against each other.
+
+    **Other arguments:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `method`: `"counting"` or `"kl"` (never looser; needs `train_risk`).
+    - `precision_bits`, `delta`, `cells`: as in [`theorem_5_2`][].
+    - `train_risk`: the ramp (or margin) risk on the training set, in [0, 1].
+
+    **Returns:**
+
+    A [`TrajectoryBound`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
+    """
+    _validate.needs_x64("trajectory_bound")
+    kappa = _validate.member("kappa", kappa, (1, 2))
+    method = _validate.member("method", method, ("counting", "kl"))
+    if method == "kl" and train_risk is None:
+        raise ValueError("`train_risk` must be given with method='kl', got None.")
+    real = _validate.real
+    far = jnp.asarray(distances, float)
+    if not _validate.is_traced(distances) and bool((np.isnan(far) | (np.asarray(far) < 0)).any()):
+        raise ValueError("`distances` must be at least 0, got a negative number or nan.")
+    arrays = (real("norms", norms, 0), real("frobenius", frobenius, 0), far)
+    if not arrays[0].shape == far.shape == (*arrays[1].shape, far.shape[-1]):
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ValueError(
+            "`norms`, `frobenius` and `distances` must have shapes (..., layers), (...) and "
+            f"(..., layers), got {shapes}."
+        )
+    numbers = {
+        "epsilon": real("epsilon", epsilon, 0, 1),
+        "gamma": real("gamma", gamma, 0, open_low=True),
+        "dim": real("dim", dim, 1),
+        "num_samples": real("num_samples", num_samples, 1),
+        "precision_bits": real("precision_bits", precision_bits, 1),
+        "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
+        "cells": real("cells", cells, 1),
+    }
+    if train_risk is not None:
+        numbers["train_risk"] = real("train_risk", train_risk, 0, 1)
+    _validate.broadcastable({"frobenius": arrays[1], **numbers})
+    return _evaluate(arrays, numbers, kappa, method)

@@ -1,0 +1,212 @@
+"""The envelope and the deviations, by brute force on random and adversarial small problems."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, small_task
+
+from nlbound_jax import bounds, dynamics, networks
+from nlbound_jax.dynamics import _reference
+
+FAST = ("depth", "d", "width", "m", "t1")
+SHAPES = [
+    (2, 1, 1, 8, 6.0),
+    (2, 1, 4, 40, 6.0),
+    (2, 4, 8, 60, 6.0),
+    (2, 8, 16, 400, 5.0),
+    (3, 2, 4, 30, 6.0),
+    (3, 6, 8, 200, 5.0),
+    (4, 3, 6, 60, 5.0),
+]
+BATCH = 72
+
+
+def whitened(rng, count, d):
+    x = rng.normal(size=(count, d)) * rng.uniform(0.3, 2, size=d)
+    if rng.uniform() < 0.3:  # discrete inputs meet many kinks at once
+        x = np.sign(x) + 1e-3 * x
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return np.sqrt(count) * u @ vt
+
+
+def problems(shape, seed):
+    """BATCH problems of one shape: data, labels of several kinds, networks, a fresh sample."""
+    depth, d, width, m, _ = shape
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(BATCH):
+        x, fresh = whitened(rng, m, d), whitened(rng, 50 * d, d)
+        kind = i % 4
+        score = [rng.normal(size=m), x @ rng.normal(size=d), np.abs(x[:, 0]) - 0.7, np.ones(m)]
+        y = np.where(score[kind] + 0.1 * rng.normal(size=m) > 0, 1.0, -1.0)
+        sizes = [d] + [width] * (depth - 1) + [1]
+        scale = 10 ** rng.uniform(-3, -0.2) if depth == 2 else rng.uniform(0.2, 0.9)
+        weights = []
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            w = rng.normal(size=(fan_out, fan_in))
+            weights.append(scale * w / np.linalg.norm(w, 2))
+        epsilon = rng.choice([rng.uniform(), 10 ** rng.uniform(-3, 0), 0.5, 1.0])
+        out.append((tuple(weights), epsilon, x.T, y, fresh.T))
+    return jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *out)
+
+
+def outputs(weights, epsilon, x):
+    h = x
+    for w in weights[:-1]:
+        z = w @ h
+        h = jnp.where(z < 0, (1 - epsilon) * z, z)
+    return (weights[-1] @ h)[0]
+
+
+def train(weights, epsilon, x, y, ts):
+    """Gradient flow by a field of its own."""
+
+    def field(t, w, args):
+        def loss(w):
+            return jnp.mean((y - outputs(w, epsilon, x)) ** 2) / 2
+
+        return jax.tree.map(jnp.negative, jax.grad(loss)(w))
+
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        diffrax.Tsit5(),
+        0.0,
+        ts[-1],
+        None,
+        weights,
+        saveat=diffrax.SaveAt(ts=ts),
+        stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-9),
+        max_steps=3000,
+        throw=False,
+    ).ys
+
+
+def measure(weights, epsilon, x, y, fresh, ts):
+    """Ratios bound / measured, one for each inequality and time; NaN where the solve stopped."""
+    run = train(weights, epsilon, x, y, ts)
+    net = networks.LeakyMLP(weights, epsilon)
+    ell = jnp.sqrt(jnp.mean((y - outputs(weights, epsilon, x)) ** 2))
+    target = x @ y / x.shape[1]
+    reference = dynamics.reference_flow(net, target, ts, initial_residual=ell)
+    gaps = [
+        jnp.sqrt(jnp.sum((w - v) ** 2, axis=(1, 2)))
+        for w, v in zip(run, reference.weights, strict=True)
+    ]
+    slack = [reference.envelope[:, i] + 1e-8 - gap for i, gap in enumerate(gaps)]
+    ratios = [(reference.envelope[:, i] + 1e-8) / (gap + 1e-8) for i, gap in enumerate(gaps)]
+    q = bounds.trajectory_bound(
+        reference.norms,
+        reference.frobenius[:, 0],
+        reference.envelope,
+        epsilon=0.5,
+        gamma=1.0,
+        dim=1.0,
+        num_samples=1.0,
+    ).distance
+    omega = (1 - epsilon / 2) ** (net.depth - 1)
+
+    def linear(ws, data):
+        row = ws[-1]
+        for w in ws[-2::-1]:
+            row = row @ w
+        return omega * (row @ data)[0]
+
+    for data in (x, fresh):
+        trained = jax.vmap(lambda w, data=data: outputs(w, epsilon, data))(run)
+        straight = jax.vmap(lambda w, data=data: linear(w, data))(run)
+        other = jax.vmap(lambda v, data=data: linear(v, data))(reference.weights)
+        # f_V is linear in the reference flow; as a leaky network on V it has a part of its own.
+        leaky = jax.vmap(lambda v, data=data: outputs(v, epsilon, data))(reference.weights)
+        whole = jnp.sqrt(jnp.mean((trained - leaky) ** 2, axis=1))
+        bent = jnp.sqrt(jnp.mean((trained - straight - (leaky - other)) ** 2, axis=1))
+        slack += [q + 1e-8 - whole, (1 - omega) * q + 1e-8 - bent]
+        ratios += [(q + 1e-8) / (whole + 1e-8), ((1 - omega) * q + 1e-8) / (bent + 1e-8)]
+    return jnp.stack(slack), jnp.stack(ratios), jnp.isfinite(run[0]).all(axis=(1, 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_envelope_and_deviations_hold(shape):
+    """x_l >= ||W_l - V_l||_F, Q >= rms |f_W - f_V| and c Q >= rms |N_W - N_V|, on the training
+    set and on fresh whitened data."""
+    ts = jnp.linspace(0, shape[-1], 6)[1:]
+    batch = problems(shape, seed=SHAPES.index(shape))
+    run = jax.jit(jax.vmap(lambda *p: measure(*p, ts)))
+    slack, ratios, finished = (np.asarray(a) for a in run(*batch))
+    done = np.broadcast_to(finished[:, None], slack.shape)
+    assert finished[:, 0].mean() > 0.9
+    relative = np.where(done, np.minimum(slack, 1.0) * 0 + ratios, np.inf)
+    unfinished = int((~finished[:, -1]).sum())
+    print(f"{shape}: smallest slack {relative.min():.6f}, unfinished {unfinished} of {BATCH}")
+    assert (relative > 1 - 2e-5).all(), np.argwhere(~(relative > 1 - 2e-5))[:5]
+
+
+def adversarial(beta, epsilon, t1):
+    """d = n = 1, x = +-1, y = 1: every sample pulls the same way, and the constants are sharp."""
+    x, y = jnp.array([[1.0, -1.0]]), jnp.ones(2)
+    weights = (jnp.full((1, 1), beta), jnp.full((1, 1), beta))
+    return measure(weights, jnp.asarray(epsilon), x, y, x, jnp.array([t1]))
+
+
+def test_the_constants_of_the_sources_are_sharp():
+    _, ratios, _ = adversarial(1e-3, 0.5, 0.01)
+    ratios = np.asarray(ratios)[:2, 0]
+    assert (ratios > 1 - 1e-6).all()
+    assert (ratios < 1.01).all()
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_source_lowered_by_5_percent_is_caught(monkeypatch, level):
+    original = _reference.envelope_field
+    factor = np.ones(2)
+    factor[level] = 0.95
+    monkeypatch.setattr(_reference, "envelope_field", lambda *a: original(*a) * jnp.asarray(factor))
+    jax.clear_caches()
+    _, ratios, _ = adversarial(1e-3, 0.5, 0.01)
+    jax.clear_caches()
+    assert np.asarray(ratios)[level, 0] < 0.99
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth):
+    task = small_task(seed=1, m=100, d=9)
+    net = networks.initialize(jax.random.key(0), 9, 3, depth, epsilon=0.3, beta=0.4)
+    ts = np.linspace(0, 4, 5)
+    reduced = dynamics.reference_flow(net, task.target, ts)
+    assert reduced.weights[0].shape == (5, 3, 9)
+    monkeypatch.setattr(_reference, "reduce_inputs", lambda w, q: (w, q, None))
+    full = dynamics.reference_flow(net, task.target, ts)
+    for name in ("linear_map", "norms", "frobenius", "residual", "envelope"):
+        assert_close(getattr(reduced, name), getattr(full, name), rtol=1e-6, atol=1e-9)
+    assert_close(reduced.weights[0], full.weights[0], rtol=1e-6, atol=1e-9)
+
+
+def test_a_linear_network_stays_with_its_reference():
+    task = small_task()
+    net = networks.initialize(jax.random.key(0), 4, 5, 3, epsilon=0.0, beta=0.4)
+    reference = dynamics.reference_flow(net, task.target, np.linspace(0, 5, 4))
+    assert (np.asarray(reference.envelope) == 0).all()
+
+
+def test_small_initializations_are_resolved():
+    """The envelope is homogeneous at first: x(beta) / beta does not depend on a small beta."""
+    task = small_task()
+    values = []
+    for beta in (1e-4, 1e-6):
+        net = networks.initialize(jax.random.key(0), 4, 5, 2, epsilon=0.3, beta=beta)
+        reference = dynamics.reference_flow(net, task.target, np.array([0.5, 2.0]))
+        values.append(np.asarray(reference.envelope) / beta)
+    assert_close(values[1], values[0], rtol=1e-3)
+
+
+def test_blow_up_is_infinite_from_there_on():
+    task = small_task()
+    net = networks.initialize(jax.random.key(0), 4, 5, 3, epsilon=1.0, beta=0.5)
+    reference = dynamics.reference_flow(net, task.target, np.linspace(0, 60, 13))
+    far = np.asarray(reference.envelope)
+    assert np.isinf(far[-1]).all()
+    assert np.isfinite(far[0]).all()
+    first = np.argmax(np.isinf(far[:, 0]))
+    assert np.isinf(far[first:]).all()
+    assert np.isfinite(np.asarray(reference.norms)).all()
