@@ -126,6 +126,7 @@ def measure(weights, epsilon, x, y, fresh, ts):
     return jnp.stack(slack), jnp.stack(ratios), jnp.isfinite(run[0]).all(axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_envelope_and_deviations_hold(shape):
     """x_l >= ||W_l - V_l||_F, Q >= rms |f_W - f_V| and c Q >= rms |N_W - N_V|, on the training
@@ -136,7 +137,7 @@ def test_envelope_and_deviations_hold(shape):
     slack, ratios, finished = (np.asarray(a) for a in run(*batch))
     done = np.broadcast_to(finished[:, None], slack.shape)
     assert finished[:, 0].mean() > 0.9
-    relative = np.where(done, np.minimum(slack, 1.0) * 0 + ratios, np.inf)
+    relative = np.where(done, ratios, np.inf)
     unfinished = int((~finished[:, -1]).sum())
     print(f"{shape}: smallest slack {relative.min():.6f}, unfinished {unfinished} of {BATCH}")
     assert (relative > 1 - 2e-5).all(), np.argwhere(~(relative > 1 - 2e-5))[:5]

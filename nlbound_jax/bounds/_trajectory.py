@@ -113,7 +113,7 @@ def trajectory_bound(
     $\\hat R^C_\\gamma$ (or the larger margin risk). kappa = 1: the proxy is the reference network,
     $\\text{dev} = 2Q/\\gamma$. kappa = 2: with the trained network's own linear part,
     $\\text{dev} = 2cQ/\\gamma$, $c = 1 - (1 - \\epsilon/2)^{L-1}$. It needs neither Assumption
-    5.1 nor a derivative in the slope. New here; proof in `bounds/README.md`.
+    5.1 nor a derivative in the slope. New here.
 
     **Main arguments:**
 
