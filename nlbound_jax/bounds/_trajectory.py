@@ -22,7 +22,8 @@ class TrajectoryBound(eqx.Module):
 
     **Attributes:**
 
-    - `distance`: Q, the bound on $E|f_W - f_V|$.
+    - `distance`: Q, the bound on $E|f_W - f_V|$, f_V the leaky network with the reference
+        network's weights.
     - `capacity`: `counting`: $\\Upsilon_\\kappa$; `kl`: what $\\text{kl}^{-1}$ adds to the risk.
     - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2).
     - `penalty`: `capacity + deviation`.
@@ -110,10 +111,11 @@ def trajectory_bound(
     `counting`: $R \\le \\hat R^C_\\gamma + \\Upsilon_\\kappa + \\text{dev}$;
     `kl`: $R \\le \\text{kl}^{-1}(\\min(1, \\hat R^C_\\gamma + \\text{dev}/2), C) + \\text{dev}/2$,
     $C = (\\kappa p d \\ln 2 + \\ln(\\text{cells}/\\delta))/m$, with the ramp risk
-    $\\hat R^C_\\gamma$ (or the larger margin risk). kappa = 1: the proxy is the reference network,
-    $\\text{dev} = 2Q/\\gamma$. kappa = 2: with the trained network's own linear part,
-    $\\text{dev} = 2cQ/\\gamma$, $c = 1 - (1 - \\epsilon/2)^{L-1}$. It needs neither Assumption
-    5.1 nor a derivative in the slope. New here.
+    $\\hat R^C_\\gamma$ (or the larger margin risk). kappa = 1: the proxy is the leaky
+    network with the reference network's weights, $\\text{dev} = 2Q/\\gamma$. kappa = 2: that
+    with the trained network's own linear part, $\\text{dev} = 2cQ/\\gamma$,
+    $c = 1 - (1 - \\epsilon/2)^{L-1}$. It needs neither Assumption 5.1 nor a derivative in the
+    slope. New here: statement and proof are in the README of this folder.
 
     **Main arguments:**
 

@@ -16,7 +16,7 @@ from ._envelope import Slopes, envelope_field, slopes
 
 RTOL = 1e-9
 # For L >= 3 the envelope may blow up in finite time. Where a distance exceeds this multiple of
-# the largest norm (or of 1) every bound is vacuous by far; it is frozen there and called +inf.
+# the largest norm (or of 1) its solve ends, and nothing is claimed from there on.
 BLOWN = 30.0
 
 
@@ -59,16 +59,35 @@ def end_to_end(weights: Weights) -> Float[Array, " d"]:
     return row[0]
 
 
-def reduce_inputs(
+def _basis(rows: Float[Array, "k d"]) -> Float[Array, "d r"] | None:
+    """An orthonormal basis of the span of the rows; `None` where it is the whole space."""
+    count, d = rows.shape
+    if _validate.is_traced(rows):  # the rank would be a shape
+        return jnp.linalg.qr(rows.T)[0] if count < d else None
+    # Each row by itself at unit length: q and the small weights count alike.
+    sizes = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    _, values, axes = jnp.linalg.svd(rows / jnp.where(sizes > 0, sizes, 1), full_matrices=False)
+    rank = max(1, int(jnp.sum(values > 1e-13 * values[0])))
+    return axes[:rank].T if rank < d else None
+
+
+def reduce_coordinates(
     weights: Weights, target: Float[Array, " d"]
-) -> tuple[Weights, Float[Array, " r"], Float[Array, "d r"] | None]:
-    """V_1 and q in an orthonormal basis of the span of the rows of $V_1(0)$ and q, which the flow
-    never leaves; `None` for the basis where that does not make them smaller."""
-    width, d = weights[0].shape
-    if width + 1 >= d:
-        return weights, target, None
-    basis, _ = jnp.linalg.qr(jnp.concatenate([weights[0].T, target[:, None]], axis=1))
-    return (weights[0] @ basis, *weights[1:]), target @ basis, basis
+) -> tuple[Weights, Float[Array, " r"], list[Float[Array, "_full _r"] | None]]:
+    """V and q in orthonormal bases of subspaces that the flow never leaves; a basis is `None`
+    where its subspace is the whole space.
+
+    Inputs: the span of the rows of $V_1(0)$ and q. The hidden layer at L = 2: the span of the
+    columns of $V_1(0)$ and the row $V_2(0)$. For rank-one initialization $V_1$ is then 2 x 2.
+    """
+    first, *rest = weights
+    inputs = _basis(jnp.concatenate([first, target[None]]))
+    if inputs is not None:
+        first, target = first @ inputs, target @ inputs
+    hidden = _basis(jnp.concatenate([first.T, rest[0]])) if len(rest) == 1 else None
+    if hidden is not None:
+        first, rest = hidden.T @ first, [rest[0] @ hidden]
+    return (first, *rest), target, [inputs, hidden]
 
 
 def spectral_norm(w: Float[Array, "out in"]) -> Float[Array, ""]:
@@ -117,12 +136,20 @@ def _solve(
         moving = tuple(w / smallest for w in moving)
         if not envelope:
             return moving, far
-        norms, distances = _norms(weights), jnp.maximum(far, 0.0) * unit
         first = jnp.linalg.norm(weights[0])
         rates = envelope_field(
-            distances, norms, first, residual, alignment, initial_residual, slope
+            jnp.maximum(far, 0.0) * unit,
+            _norms(weights),
+            first,
+            residual,
+            alignment,
+            initial_residual,
+            slope,
         )
-        return moving, jnp.where(is_blown(distances, norms, slope.depth), 0.0, rates / unit)
+        return moving, rates / unit
+
+    def blown(t, state, args, **kwargs):
+        return is_blown(state[1] * unit, _norms(state[0]) * smallest, slope.depth)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -135,6 +162,7 @@ def _solve(
         stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=RTOL),
         max_steps=10_000,
         throw=False,
+        event=diffrax.Event(blown) if envelope and slope.depth > 2 else None,
     )
     weights, far = solution.ys  # pyright: ignore
     result = (tuple(w * smallest for w in weights), far * unit)
@@ -213,16 +241,19 @@ def reference_flow(
         ell = _validate.real("initial_residual", initial_residual, 0)
     # The sources of the envelope are of the size of epsilon times a weight norm.
     unit = jnp.max(norms) * jnp.where(net.epsilon > 0, net.epsilon, 1.0).astype(float)
-    small, reduced, basis = reduce_inputs(start, target)
+    small, reduced, (inputs, hidden) = reduce_coordinates(start, target)
     # V by itself, so that it goes on where the envelope has blown up.
     (weights, distances), result = _solve(small, reduced, ts, slope, ell, unit, False)
     if envelope:
         (_, distances), _ = _solve(small, reduced, ts, slope, ell, unit, True)
     measured = _measure(weights, distances, reduced, slope)
     norms, frobenius, linear_map, residual, distances = measured
-    if basis is not None:
-        linear_map = jnp.where(jnp.isfinite(linear_map), linear_map, 0.0) @ basis.T
-        weights = (weights[0] @ basis.T, *weights[1:])
+    if hidden is not None:
+        weights = (hidden @ weights[0], weights[1] @ hidden.T)
+    if inputs is not None:
+        reached = jnp.isfinite(linear_map).all(axis=-1, keepdims=True)
+        linear_map = jnp.where(reached, jnp.where(reached, linear_map, 0.0) @ inputs.T, jnp.inf)
+        weights = (weights[0] @ inputs.T, *weights[1:])
     return ReferenceTrajectory(
         ts, linear_map, norms, frobenius, residual, distances if envelope else None, weights, result
     )
