@@ -1,5 +1,9 @@
 import os
 
+# One thread a process: XLA's threads wait for each other by spinning, and where other processes
+# (the second worker) want the same cores a vmapped small solve takes minutes instead of seconds.
+os.environ.setdefault("NPROC", "1")
+
 import jax
 import jaxtyping
 import pytest

@@ -125,7 +125,6 @@ def measure(weights, epsilon, x, y, fresh, ts):
     return jnp.stack(ratios), jnp.isfinite(run[0]).all(axis=(1, 2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_envelope_and_deviations_hold(shape):
     """x_l >= ||W_l - V_l||_F, Q >= rms |f_W - f_V| and c Q >= rms |N_W - N_V|, on the training

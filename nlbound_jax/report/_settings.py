@@ -49,7 +49,7 @@ class Settings:
     end_time: float | None = None
     dynamics: Literal["flow", "gd"] = "flow"
     dtype: Literal["float32", "float64"] = "float32"
-    ratios: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0)
+    ratios: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
     num_times: int = 40
     max_steps: int = 4096
 
