@@ -30,7 +30,7 @@ def test_every_entry_has_the_keys_of_the_schema(made):
         assert keys <= set(row)
         assert 0 < row["value"] <= 1
         assert row["value_ramp"] <= row["value"]
-    assert len(cells(made, "theorem-5.2-printed")) == SMALL.cells == 25
+    assert len(cells(made, "theorem-5.2-printed")) == SMALL.cells == 30
 
 
 @pytest.mark.parametrize("reading", ["printed", "repaired"])
@@ -59,7 +59,7 @@ def test_entries_agree_with_a_direct_computation(made, reading):
             alignment=TASK.alignment,
             dim=4,
             num_samples=120,
-            cells=25,
+            cells=30,
             reading=reading,
         )
         assert_close(row["deviation"], terms.deviation, rtol=1e-9)
