@@ -6,6 +6,8 @@ from ._certified import certified_theorem_5_2 as certified_theorem_5_2
 from ._gamma import upper_incomplete_gamma as upper_incomplete_gamma
 from ._grid import best_over as best_over
 from ._grid import grid as grid
+from ._held_out import HeldOutWhitening as HeldOutWhitening
+from ._held_out import held_out_whitening as held_out_whitening
 from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise

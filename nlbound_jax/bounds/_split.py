@@ -156,10 +156,11 @@ def search(
     )
 
 
-def default_gammas(size) -> Float[Array, " gammas"]:
-    """32 margins around the size of a network's outputs; their number costs nothing."""
+def default_gammas(margins) -> Float[Array, " gammas"]:
+    """32 margins around the root mean square of the outputs; their number costs nothing."""
+    size = jnp.sqrt(jnp.mean(margins**2, dtype=float))
     size = jnp.where(jnp.isfinite(size) & (size > 0), size, 1.0)
-    return size * jnp.asarray(np.geomspace(1e-3, 3.0, 32))
+    return size * jnp.asarray(np.geomspace(3e-3, 3.0, 32))
 
 
 def split_bound(
@@ -207,8 +208,8 @@ def split_bound(
     **Other arguments:**
 
     - `delta`: one minus the confidence.
-    - `gammas`: the margins to try, `(gammas,)`; they cost nothing. By default 32, up to 3 times
-        `linear_norm`.
+    - `gammas`: the margins to try, `(gammas,)`; they cost nothing. By default 32 around the root
+        mean square of `margins`.
     - `deviation`: a bound Q on the mean of $|f_W - f|$ over the training set where `margins` are
         those of another network f; $Q/\\gamma$ is added.
     - `roots`: by family, what stands for $\\sqrt d$ in D: a bound on the root of
@@ -259,7 +260,7 @@ def split_bound(
         "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
         "deviation": _at_least_zero("deviation", deviation),
     }
-    tried = default_gammas(size) if gammas is None else real("gammas", gammas, 0, open_low=True)
+    tried = default_gammas(margins) if gammas is None else real("gammas", gammas, 0, open_low=True)
     if tried.ndim != 1 or not tried.shape[0]:
         raise ValueError(f"`gammas` must have shape (gammas,), got {tried.shape}.")
     return search(margins, input_norms, sizes, tried, numbers, dim, depth, grid)

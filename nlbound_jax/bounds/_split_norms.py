@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import AnyArray, Weights
@@ -127,8 +126,8 @@ def linear_metric(
     """The [`LinearMetric`][] of a network with L = 2, $\\mu_i \\propto \\lambda_i^a$."""
     first, last = weights
     straight = linear_part(weights, epsilon)
-    mu = np.stack([np.asarray(spectrum, float) ** a for a in grid.exponents])
-    mu = jnp.asarray(mu / mu.sum(axis=1, keepdims=True))
+    mu = jnp.stack([jnp.asarray(spectrum, float) ** a for a in grid.exponents])
+    mu = mu / jnp.sum(mu, axis=1, keepdims=True)
     inverse = 1 / mu
     return LinearMetric(
         outer=jnp.abs(last[0]),

@@ -16,6 +16,7 @@ from ..networks import LeakyMLP
 from ..tasks import Task
 from ._ladder import Run, theorem_rows, trajectory_rows
 from ._settings import Settings
+from ._split import split_rows
 from ._train import end_time, risks, root_mean_square_residual, start, train
 
 SCHEMA = 1
@@ -202,6 +203,7 @@ def report(
         run = Run(task, settings, net, trajectory, reference, gammas, measured)
         rows = [*theorem_rows(run, "printed"), *theorem_rows(run, "repaired")]
         rows += [*trajectory_rows(run, measured=False), *trajectory_rows(run, measured=True)]
+        rows += split_rows(run)
     return Report(
         bounds=rows,
         start=net,

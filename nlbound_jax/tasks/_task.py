@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from .. import _validate
-from .._types import Data
+from .._types import AnyArray, Data
 
 
 class Transform(eqx.Module):
@@ -48,6 +48,21 @@ class Transform(eqx.Module):
         x = finite("x", x)
         return (x / self.scale) @ self.matrix
 
+    def inverse(self, x: Float[AnyArray, "*batch d"]) -> Float[np.ndarray, "*batch features"]:
+        """Back to raw inputs over `scale`: exact for a training input, and for any other the
+        part of it in the span of the training inputs.
+
+        **Arguments:**
+
+        - `x`: whitened inputs, `(n d)` or `(d,)`.
+
+        **Returns:**
+
+        $x / \\text{scale}$, `(n features)` or `(features,)`.
+        """
+        # The columns of M are orthogonal.
+        return np.asarray(x) @ (self.matrix / np.sum(self.matrix**2, axis=0)).T
+
 
 class Task(eqx.Module):
     """A binary classification problem on whitened inputs.
@@ -67,6 +82,8 @@ class Task(eqx.Module):
     - `spectrum`: the eigenvalues of $\\Sigma_X$ that were kept, descending, `(d,)`.
     - `transform`: raw inputs to whitened ones, a [`Transform`][].
     - `norm_bound`: R with $\\|x\\| \\le R$ for every input, known beforehand, or `None`.
+    - `held_out`: the test inputs before whitening, over `transform.scale`, `(n features)`,
+        float32, or `None`: inputs that do not depend on the training set.
     - `name`: what the data is, in words.
     """
 
@@ -80,6 +97,7 @@ class Task(eqx.Module):
     transform: Transform
     norm_bound: float | None
     name: str
+    held_out: Float[np.ndarray, "n features"] | None = None
 
     @property
     def rank(self) -> int:
@@ -168,4 +186,5 @@ def build(
         transform=Transform(matrix, scale, side),
         norm_bound=norm_bound,
         name=name,
+        held_out=None if x_test is None else (x_test / scale).astype(np.float32),
     )

@@ -1,0 +1,140 @@
+"""The split bound without the plug-in: raw inputs, in a basis from inputs outside the sample."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _validate
+from .._types import AnyArray, Weights
+from ._split import Sizes
+from ._split_norms import linear_part, path_norms
+
+EXPONENTS = (0.0, 0.25, 0.4)
+RIDGES = (1e-6, 1e-5, 3e-5)
+
+
+class HeldOutWhitening(eqx.Module):
+    """Coordinates $\\tilde x_i = e_i^{-1/2} x_i$ in the eigenbasis of held-out inputs,
+    $e_i = (\\tilde\\lambda_i + \\eta)^{1-a}$, and what the sample says of them.
+
+    **Attributes:**
+
+    - `basis`: the eigenvectors in columns, `(p p)`.
+    - `scales`: e for each pair (a, ridge), a slowest, `(pairs p)`.
+    - `roots`: the root of $\\tau$, an upper confidence bound of $E\\|\\tilde x\\|^2$, `(pairs,)`.
+    - `input_norms`: $\\|\\tilde x\\|$ of the sample at a = 0, `(ridges m)`.
+    - `delta`: the probability that some $\\tau$ is too small.
+    """
+
+    basis: Float[Array, "p p"]
+    scales: Float[Array, "pairs p"]
+    roots: Float[Array, " pairs"]
+    input_norms: Float[Array, "ridges m"]
+    delta: float = eqx.field(static=True)
+
+    @property
+    def ridges(self) -> int:
+        """How many ridges there are; the linear part may have any of them."""
+        return self.input_norms.shape[0]
+
+    def sizes(self, weights: Weights, epsilon, ridge: int) -> Sizes:
+        """The norms of a network on raw inputs; the linear part has a = 0 and the ridge of that
+        index, the nonlinear part whichever pair is best. The families are all combinations.
+
+        **Arguments:**
+
+        - `weights`: U, W_2, ..., `(out in)` each, U on raw inputs.
+        - `epsilon`: one minus the negative slope.
+        - `ridge`: an index below `ridges`.
+
+        **Returns:**
+
+        What [`split_bound`][] calls `linear_norm`, `paths`, `roots` and `noise_root`.
+        """
+        first, rest = weights[0] @ self.basis, weights[1:]
+        straight = linear_part((first, *rest), epsilon)
+        paths = [path_norms((first * jnp.sqrt(e)[None, :], *rest)) for e in self.scales]
+        # The ridge of the linear part is in the cell too: the others are there to be counted.
+        copies = self.ridges
+        return Sizes(
+            linear_norm=jnp.sqrt(jnp.sum(straight**2 * self.scales[ridge])),
+            paths=jnp.concatenate([jnp.stack(paths)] * copies),
+            roots=jnp.concatenate([self.roots] * copies),
+            noise_root=self.roots[ridge],
+        )
+
+
+def held_out_whitening(
+    inputs: Float[AnyArray, "m p"],
+    held_out: Float[AnyArray, "n p"],
+    *,
+    norm_bound: float,
+    delta: float = 1e-3,
+    exponents: tuple[float, ...] = EXPONENTS,
+    ridges: tuple[float, ...] = RIDGES,
+) -> HeldOutWhitening:
+    """What the split bound needs where nothing is plugged in for the true $\\Sigma$.
+
+    With M the mean of $\\|\\tilde x\\|^2$ over the sample, $b = R^2 / \\min_i e_i$ and
+    $c' = 2 b \\ln(\\text{pairs}/\\delta) / m$, with probability $1 - \\delta$ for all pairs
+    $E\\|\\tilde x\\|^2 \\le \\tau = ((\\sqrt{c'} + \\sqrt{c' + 4M})/2)^2$. Statement and proof are
+    in the README of this folder.
+
+    **Arguments:**
+
+    - `inputs`: the raw training inputs, `(m p)`.
+    - `held_out`: raw inputs that do not depend on them, without labels, `(n p)`.
+
+    **Other arguments:**
+
+    - `norm_bound`: R with $\\|x\\| \\le R$ for every input, known beforehand.
+    - `delta`: the share of the confidence spent here.
+    - `exponents`: the values of a; the first must be 0, which the linear part uses.
+    - `ridges`: the values of $\\eta$, positive, in the units of the squared inputs.
+
+    **Returns:**
+
+    A [`HeldOutWhitening`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
+    """
+    _validate.needs_x64("held_out_whitening")
+    norm_bound = _validate.scalar("norm_bound", norm_bound, low=0, open_low=True)
+    delta = _validate.scalar("delta", delta, low=0, high=1, open_low=True, open_high=True)
+    inputs, held_out = np.asarray(inputs), np.asarray(held_out)
+    if inputs.ndim != 2 or held_out.ndim != 2 or inputs.shape[1] != held_out.shape[1]:
+        raise ValueError(
+            "`inputs` and `held_out` must have shapes (m, p) and (n, p), "
+            f"got {inputs.shape} and {held_out.shape}."
+        )
+    if not exponents or exponents[0] != 0:
+        raise ValueError(f"`exponents` must begin with 0, got {exponents}.")
+    for ridge in ridges:
+        _validate.scalar("ridges", ridge, low=0, open_low=True)
+    moment = held_out.T.astype(float) @ held_out.astype(float) / len(held_out)
+    eigenvalues, basis = np.linalg.eigh(moment)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    pairs = [(a, eta) for a in exponents for eta in ridges]
+    scales = np.stack([(eigenvalues + eta) ** (1 - a) for a, eta in pairs])
+    squares = (inputs @ basis) ** 2
+    norms = np.sqrt(squares @ (1 / scales[: len(ridges)]).T)
+    largest = float(np.sqrt(squares.sum(axis=1).max()))
+    if largest > norm_bound * (1 + 1e-6):
+        raise ValueError(
+            f"`norm_bound` must be at least the largest norm in `inputs`, {largest:g}, "
+            f"got {norm_bound:g}."
+        )
+    mean = (1 / scales) @ squares.mean(axis=0)
+    c = 2 * norm_bound**2 / scales.min(axis=1) * math.log(len(pairs) / delta) / len(inputs)
+    return HeldOutWhitening(
+        basis=jnp.asarray(basis),
+        scales=jnp.asarray(scales),
+        roots=jnp.asarray((np.sqrt(c) + np.sqrt(c + 4 * mean)) / 2),
+        input_norms=jnp.asarray(norms.T),
+        delta=delta,
+    )
