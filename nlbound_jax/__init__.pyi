@@ -6,8 +6,10 @@ from . import networks as networks
 from . import sweep as sweep
 from . import tasks as tasks
 from ._results import RESULTS as RESULTS
+from .report import Certificate as Certificate
 from .report import Report as Report
 from .report import Settings as Settings
+from .report import certify as certify
 from .report import report as report
 
 __version__: str

@@ -98,7 +98,7 @@ class LinearMetric(eqx.Module):
     linear_norm: Float[Array, ""]
     smallest: Float[Array, " e"]
 
-    def paths(self, noise: Float[Array, "n"], grid: SplitGrid) -> Float[Array, "n c"]:
+    def paths(self, noise: Float[Array, " n"], grid: SplitGrid) -> Float[Array, "n c"]:
         """$\\sum_k |w_k| m_k$ for each radius $\\nu$ and each (theta, exponent) of the grid:
 
         $m_k^2 = b_k^2 (\\|l\\| + \\nu)^2/\\theta

@@ -75,7 +75,7 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     if method == "counting":
         capacity = jnp.sqrt(exponent / 2)
     else:
-        shifted = jnp.minimum(1.0, risk + deviation / 2)
+        shifted = jnp.minimum(1.0, numbers["train_risk"] + deviation / 2)
         capacity = invert(shifted, exponent) - shifted
     penalty = capacity + deviation
     return TrajectoryBound(

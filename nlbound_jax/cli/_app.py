@@ -3,6 +3,8 @@
 import typer
 
 from ._bound import bound
+from ._certify import certify
+from ._figure import figure
 from ._report import report
 
 app = typer.Typer(
@@ -20,6 +22,8 @@ def _root() -> None:
 
 app.command()(report)
 app.command()(bound)
+app.command()(certify)
+app.command()(figure)
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ def report(
     delta: Annotated[float, typer.Option(help="1 - confidence.")] = 0.01,
     precision_bits: Annotated[int, typer.Option(help="Bits of a number, p.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the initialization.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Repeat for that many seeds and give the spread.")] = 1,
     until: Annotated[
         float, typer.Option(help="Train until this fraction of the strongest mode is learned.")
     ] = 0.9,
@@ -63,8 +64,7 @@ def report(
     from rich.console import Console
 
     from .. import tasks
-    from ..report import Settings, prepare_folder, save, table
-    from ..report import report as make_report
+    from ..report import Settings, prepare_folder, report_seeds, save, spread, spread_table, table
 
     jax.config.update("jax_enable_x64", True)
     with one_line_errors():
@@ -89,14 +89,22 @@ def report(
         if out is not None:
             prepare_folder(out)
         task = tasks.mnist(side, components)
-        made = make_report(task, settings, progress_meter=diffrax.TqdmProgressMeter())
+        meter = diffrax.TqdmProgressMeter()
+        reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
+    made = reports[0]
     if out is not None:
         save(made, out)
+    found = made.as_dict()
     if as_json:
-        typer.echo(json.dumps(made.as_dict(), allow_nan=False))
+        extra = {"seeds": spread(reports)} if seeds > 1 else {}
+        typer.echo(json.dumps({**found, **extra}, allow_nan=False))
     else:
-        Console(width=max(120, Console().width)).print(table(made))
-    outcome = made.as_dict()["trajectory"]["result"]
-    if outcome != "successful":
-        fail_at = float(made.trajectory.reached)
-        typer.echo(f"nlbound: training stopped at t = {fail_at:.6g}: {outcome}", err=True)
+        console = Console(width=max(120, Console().width))
+        console.print(table(made))
+        if seeds > 1:
+            console.print(spread_table(reports))
+    for one in reports:
+        outcome = one.as_dict()["trajectory"]["result"]
+        if outcome != "successful":
+            fail_at = float(one.trajectory.reached)
+            typer.echo(f"nlbound: training stopped at t = {fail_at:.6g}: {outcome}", err=True)

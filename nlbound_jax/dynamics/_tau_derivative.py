@@ -22,7 +22,7 @@ _Scalar = Float[Array, ""]
 _PerLayer = Float[Array, "times layers"]
 # The one-sided quotient spans two steps and must stay within [0, 1] from every slope.
 LARGEST_STEP = 0.25
-# The default of `gradient_flow`: what one compiled, the other need not.
+# As in `gradient_flow`: what it compiled is used again.
 CHECKPOINTS = diffrax.RecursiveCheckpointAdjoint()
 
 
@@ -32,8 +32,8 @@ def _norms(weights: WeightsOverTime) -> _PerLayer:
 
 def _distance(a: WeightsOverTime, b: WeightsOverTime) -> _PerLayer:
     """$\\|A_l - B_l\\|_F$; `inf` where an entry is `inf`."""
-    gaps = jax.tree.map(jnp.subtract, a, b)  # inf - inf is NaN
-    return _norms(jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, jnp.inf), gaps))
+    norms = _norms(jax.tree.map(jnp.subtract, a, b))
+    return jnp.where(jnp.isnan(norms), jnp.inf, norms)  # inf - inf
 
 
 class TauDerivative(eqx.Module):
@@ -43,15 +43,14 @@ class TauDerivative(eqx.Module):
 
     - `ts`: the saved times, `(times,)`.
     - `epsilon`: the slope parameter tau at which the derivatives are taken.
-    - `weights`: the flow, $W_l^\\tau(t)$, a tuple of arrays `(times out in)`, as are the next
-        three.
+    - `weights`: the flow $W_l^\\tau(t)$; it and the next three are tuples of `(times out in)`.
     - `frozen`: $\\partial W_l/\\partial\\tau$ at frozen activation patterns.
     - `central`: the true $dW_l/d\\tau$, a difference quotient; or `None`.
     - `finite_difference`: $(W_l^\\tau - W_l^0)/\\tau$, or `None`.
     - `crossings`: how many pairs of a training sample and a hidden unit, of all hidden layers,
         have had, at this or an earlier saved time, a pre-activation on the other side of 0
-        ($z < 0$ against $z \\ge 0$) than at t = 0; `(times,)`. A pair that goes back still counts;
-        one that goes and comes back between two saved times is not seen.
+        ($z < 0$ against $z \\ge 0$) than at t = 0; `(times,)`. A pair that comes back still
+        counts, but between two saved times is not seen.
     - `step`: the h of `central`, or `None`.
     - `error`: an estimate of $\\|\\cdot\\|_F$ of the error of `central`, `(times layers)`:
         $\\frac43 \\|D(h) - D(h/2)\\|_F$, truncation and the solver's tolerance together; or `None`.
@@ -78,12 +77,12 @@ class TauDerivative(eqx.Module):
     @property
     def gap(self) -> _PerLayer | None:
         """$\\|\\text{frozen} - \\text{central}\\|_F$, `(times layers)`: what the kinks that move
-        contribute. It is resolved down to `error`; `None` without `central`."""
+        contribute, down to `error` and the error of `frozen`; `None` without `central`."""
         return None if self.central is None else _distance(self.frozen, self.central)
 
 
 class _Flows(eqx.Module):
-    """The flow from one start as a function of epsilon; the rest of what `_solve` takes."""
+    """The flow from one start as a function of epsilon."""
 
     weights: Weights
     blocks: Blocks
@@ -140,8 +139,8 @@ def _default_step(controller: diffrax.AbstractStepSizeController | None, epsilon
     while hasattr(controller, "controller"):  # one that clips another
         controller = controller.controller  # pyright: ignore
     rtol = getattr(controller, "rtol", RTOL)
-    rounding = jnp.finfo(epsilon.dtype).eps
-    step = jnp.clip(jnp.cbrt(jnp.asarray(rtol, epsilon.dtype)), rounding**0.4, LARGEST_STEP)
+    least = jnp.finfo(epsilon.dtype).eps ** 0.4
+    step = jnp.clip(jnp.cbrt(jnp.asarray(rtol, epsilon.dtype)), least, LARGEST_STEP)
     room = jnp.minimum(epsilon, 1 - epsilon)
     return jnp.where((room < step) & (room >= step / 4), room, step)
 
@@ -151,12 +150,12 @@ def _nodes(epsilon: _Scalar, step: _Scalar):
 
     Central: tau -+ h, tau -+ h/2. One-sided, of second order: tau +- (h/2, h, 2h), one unused.
     """
-    central = (epsilon - step >= 0) & (epsilon + step <= 1)
+    central = (epsilon >= step) & (epsilon + step <= 1)
     sign = jnp.where(epsilon < 0.5, 1, -1).astype(epsilon.dtype)
 
-    def pick(middle, side):
-        dtype = epsilon.dtype
-        return jnp.where(central, jnp.asarray(middle, dtype), sign * jnp.asarray(side, dtype))
+    def pick(*pair):
+        middle, side = (jnp.asarray(values, epsilon.dtype) for values in pair)
+        return jnp.where(central, middle, sign * side)
 
     offsets = pick([-1.0, 1.0, -0.5, 0.5], [2.0, 1.0, 0.5, 0.0])
     coarse = pick([-0.5, 0.5, 0.0, 0.0], [-0.5, 2.0, 0.0, 0.0])
@@ -187,8 +186,8 @@ def _true_derivative(flows: _Flows, weights: WeightsOverTime, ts, epsilon: _Scal
 
 
 def _outcome(runs, t1: _Scalar, throw: bool) -> RESULTS:
-    """The first outcome that is not a success; raise it if it is to be raised."""
-    combined = RESULTS.successful
+    """The first outcome that is not a success; with `throw` raised where that is possible."""
+    combined = runs[0][1][3]
     for epsilon, (_, reached, steps, result) in runs:
         if throw and is_concrete((result, reached)) and result != RESULTS.successful:
             raise RuntimeError(
@@ -196,8 +195,7 @@ def _outcome(runs, t1: _Scalar, throw: bool) -> RESULTS:
                 f"t = {float(reached):.6g} of {float(t1):.6g} after {int(steps)} steps: "
                 f"{RESULTS[result].strip()} With throw=False what was computed is kept."
             )
-        first = combined == RESULTS.successful
-        combined = RESULTS.where(first, result, combined)  # pyright: ignore
+        combined = RESULTS.where(combined == RESULTS.successful, result, combined)  # pyright: ignore
     return combined
 
 
@@ -230,7 +228,8 @@ def tau_derivative(
       $\\dot D = \\partial_W f\\, D + \\partial_\\tau f$, $D(0) = 0$, every sample's activation
       pattern held fixed. It misses kinks that move: where a pre-activation crosses 0, at
       $t_c(\\tau)$, $f$ jumps by $\\Delta f = O(\\tau)$ and $dW/d\\tau$ by
-      $-\\Delta f\\, dt_c/d\\tau$.
+      $-\\Delta f\\, dt_c/d\\tau$. The solver's tolerance holds for W, not for D, whose right
+      side jumps even at tau = 0: there a `dtmax` in the controller makes D more exact.
     - `central`, $dW/d\\tau$ itself, from whole flows: $D(h) = (W^{\\tau+h} - W^{\\tau-h})/2h$ or,
       if a slope is not in [0, 1], $\\pm(4 W^{\\tau \\pm h} - W^{\\tau \\pm 2h} - 3 W^\\tau)/2h$.
       It smears a crossing that comes at t for a slope within h of tau; `error` shows it.
@@ -238,9 +237,8 @@ def tau_derivative(
       repaired theorem bounds. At tau = 0 it is its limit `frozen`, the true right derivative,
       since f does not jump there. Its noise is about the solver's tolerance over tau.
 
-    The first two agree until the first crossing; `crossings` counts them. From there on the
-    true derivative, not the frozen one, may exceed $v$. The cost: 2 to 2.5 flows for `frozen`,
-    4 more for `central`, 1 more for `finite_difference`.
+    The first two agree until the first crossing; from there on the true derivative, not the
+    frozen one, may exceed $v$. They cost 2 to 2.5 flows, 4 flows and 1 flow.
 
     **Main arguments:**
 
@@ -266,39 +264,36 @@ def tau_derivative(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` saying which flow stopped when.
     """
-    dtype = net.weights[0].dtype
+    dtype, inputs = net.weights[0].dtype, net.weights[0].shape[1]
     t1 = _number("t1", t1, dtype)
-    if net.weights[0].shape[1] != task.rank:
-        raise ValueError(
-            f"`net` must take the task's {task.rank} inputs, got {net.weights[0].shape[1]}."
-        )
+    if inputs != task.rank:
+        raise ValueError(f"`net` must take the task's {task.rank} inputs, got {inputs}.")
     saves = _with_end(diffrax.SaveAt(t1=True) if saveat is None else saveat, t1)
     if saves.subs[0].steps:
         raise ValueError("`saveat` must have no steps: they differ from slope to slope.")
     epsilon = _validate.real("net.epsilon", net.epsilon, 0, 1).astype(dtype)
     h = _default_step(stepsize_controller, epsilon)
     h = h if step is None else _number("step", step, dtype, LARGEST_STEP)
-    meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
-    options = {"t1": t1, "saveat": saves, "progress_meter": meter, "max_steps": max_steps}
-    options["solver"] = diffrax.Tsit5() if solver is None else solver
-    options["stepsize_controller"] = stepsize_controller
+    options = {"t1": t1, "saveat": saves, "stepsize_controller": stepsize_controller}
+    options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
+    options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()
     flows = _Flows(net.weights, make_blocks(task, dtype), options)
     weights, tangent, end = _frozen(flows, epsilon)
-    ts, runs = end[0], [(epsilon, end)]
+    ts, zero, runs = end[0], jnp.zeros_like(epsilon), [(epsilon, end)]
     frozen = jax.tree.map(lambda w, d: jnp.where(jnp.isfinite(w), d, jnp.inf), weights, tangent)
     true = error = ratio = None
     if central:
         true, error, others = _true_derivative(flows, weights, ts, epsilon, h)
         runs += others
     if finite_difference:
-        linear = flows(jnp.zeros_like(epsilon))
-        runs.append((jnp.zeros_like(epsilon), linear[1]))
+        linear = flows(zero)
+        runs.append((zero, linear[1]))
         ratio = _quotient(weights, ts, [linear], [-1 / jnp.where(epsilon > 0, epsilon, 1)])
         ratio = jax.tree.map(lambda r, f: jnp.where(epsilon > 0, r, f), ratio, frozen)
     crossings = _count_crossings(net.weights, weights, epsilon, flows.blocks)
     result = _outcome(runs, t1, throw)
-    kinds, used = (weights, frozen, true, ratio), h if central else None
-    out = TauDerivative(ts, net.epsilon, *kinds, crossings, used, error, result)
+    kinds, h = (weights, frozen, true, ratio), h if central else None
+    out = TauDerivative(ts, net.epsilon, *kinds, crossings, h, error, result)
     if throw and not is_concrete(out):
         return result.error_if(out, result != RESULTS.successful)
     return out

@@ -1,9 +1,14 @@
 """A task and settings become a trained network, a ladder of bounds, a table and a picture."""
 
+from ._certify import Certificate as Certificate
+from ._certify import certify as certify
 from ._files import prepare_folder as prepare_folder
 from ._files import save as save
 from ._plot import plot as plot
 from ._report import Report as Report
 from ._report import report as report
+from ._seeds import report_seeds as report_seeds
+from ._seeds import spread as spread
+from ._seeds import spread_table as spread_table
 from ._settings import Settings as Settings
 from ._table import table as table

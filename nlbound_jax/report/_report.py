@@ -30,7 +30,10 @@ class Report(eqx.Module):
     - `bounds`: one dictionary for each bound and cell (t, gamma), with the keys `bound`,
         `kappa`, `ratio`, `gamma`, `t`, `train_margin_risk`, `train_ramp_risk`, `capacity`,
         `deviation`, `value` (at most 1), `value_ramp`, `test_risk`, `a_priori`, `assumes`,
-        `result`.
+        `result`. The split bound has one entry a time, in its best cell, and more keys: the
+        parts of `deviation` (`complexity`, `smoothing`, `proxy`), the risk it adds them to
+        (`train_smoothed_ramp_risk`), the cell (`noise`, `linear`, `paths`, `theta`, `exponent`,
+        `log_cells`) and `held_out_trace`.
     - `start`: the network at time 0, a [`LeakyMLP`][].
     - `trajectory`: the trained network over time, a [`Trajectory`][].
     - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network over time, `(times,)`.
@@ -166,7 +169,8 @@ def report(
 
     The network is trained up to the learning time of a fraction of the strongest mode. At every
     saved time t and margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the
-    trajectory bound are evaluated, with a union over the cells. The bounds are computed in
+    trajectory bound are evaluated, with a union over the cells, and at every time the split
+    bound, a priori and a posteriori, over its own cells. The bounds are computed in
     float64, whatever `jax_enable_x64` says; the training runs in `settings.dtype`.
 
     **Arguments:**

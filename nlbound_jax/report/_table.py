@@ -65,11 +65,13 @@ def table(report: Report) -> Group:
 def notes(report: Report) -> list[str]:
     """What the reader of the table must know."""
     lines = [
-        "bound = margin risk + capacity + deviation, with probability "
-        f"{1 - report.settings.delta:g}; {report.settings.cells} cells (t, gamma) paid for. "
+        "bound = margin risk + capacity + deviation (split-*: smoothed ramp risk in place of the "
+        f"margin risk), with probability {1 - report.settings.delta:g}, each bound by itself; "
+        f"{report.settings.cells} cells (t, gamma) paid for, and the split bound's own cells. "
         "Random guess: 0.5.",
-        "A priori: capacity and deviation, but for trajectory-measured, whose deviation is that of "
-        "the trained network. The margin risk is measured.",
+        "A priori: capacity and deviation, but for trajectory-measured, split-a-posteriori and "
+        "split-no-plug-in, which measure the trained network. The train risk is measured, but "
+        "for split-wholly-a-priori, where it is that of the reference network's weights.",
     ]
     for name in report.names():
         lines.append(f"{name} assumes: {', '.join(report.best(name)['assumes'])}.")

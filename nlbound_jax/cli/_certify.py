@@ -1,0 +1,100 @@
+"""`nlbound certify`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._errors import one_line_errors
+
+
+class Inputs(StrEnum):
+    raw = "raw"
+    whitened = "whitened"
+
+
+def _load(path: Path):
+    """The arrays W1 ... WL of an .npz file."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "not an .npz file of arrays"
+        raise ValueError(f"`weights` must be an .npz file, got {str(path)!r}: {reason}.") from None
+    names = [f"W{i + 1}" for i in range(len(arrays))]
+    if len(arrays) < 2 or set(arrays) != set(names):
+        raise ValueError(
+            f"`weights` must hold the arrays W1 ... WL, L >= 2, got {', '.join(arrays) or 'none'}."
+        )
+    layers = [np.asarray(arrays[name]) for name in names]
+    for name, layer in zip(names, layers, strict=True):
+        if layer.ndim != 2 or layer.dtype.kind not in "iuf":
+            raise ValueError(
+                f"`weights` must hold matrices (out, in) of numbers, got {name} of shape "
+                f"{layer.shape} and dtype {layer.dtype}."
+            )
+    return tuple(layer.astype(np.float64 if layer.itemsize > 4 else np.float32) for layer in layers)
+
+
+def certify(
+    weights: Annotated[
+        Path, typer.Argument(help="An .npz file of W1 ... WL, (out, in) each, no biases.")
+    ],
+    epsilon: Annotated[float, typer.Option(help="1 - negative slope: 0 linear, 1 ReLU.")],
+    dataset: Annotated[str, typer.Option(help="The data: mnist.")] = "mnist",
+    side: Annotated[int, typer.Option(help="Pixels of the pooled images: 7, 14 or 28.")] = 7,
+    components: Annotated[
+        int | None, typer.Option(help="Keep that many principal directions.")
+    ] = None,
+    inputs: Annotated[
+        Inputs, typer.Option(help="What W1 acts on: pooled pixels, or whitened inputs.")
+    ] = Inputs.raw,
+    delta: Annotated[float, typer.Option(help="1 - confidence.")] = 0.01,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """A generalization bound for a network that was trained elsewhere, in any way."""
+    import jax
+    import jax.numpy as jnp
+
+    from .. import _validate, networks, tasks
+    from ..report import certify as make
+    from ..report._report import plain
+
+    jax.config.update("jax_enable_x64", True)
+    with one_line_errors():
+        epsilon = _validate.scalar("epsilon", epsilon, low=0, high=1)
+        layers = _load(weights)
+        if dataset != "mnist":
+            raise ValueError(f"`dataset` must be 'mnist', got {dataset!r}.")
+        net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(epsilon))
+        task = tasks.mnist(side, components)
+        made = make(net, task, delta=delta, inputs=inputs.value)
+    if as_json:
+        keys = ("train_risk", "test_risk", "held_out_trace", "delta")
+        rows = [{k: plain(v) for k, v in row.items()} for row in made.bounds]
+        found = {"bounds": rows, **{k: getattr(made, k) for k in keys}}
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    typer.echo(f"{task.name}: m = {task.num_samples}, d = {task.rank}")
+    typer.echo(f"train error {made.train_risk:.4f}, true test error {made.test_risk:.4f}")
+    for row in made.bounds:
+        vacuous = "" if row["value"] < 0.5 else " (not below a random guess)"
+        typer.echo(
+            f"{row['bound']}: test error <= {row['value']:.4f}{vacuous} with probability "
+            f"{1 - delta:g}"
+        )
+        typer.echo(
+            f"  = train {row['train_smoothed_ramp_risk']:.4f} + nonlinear {row['complexity']:.4f} "
+            f"+ linear {row['capacity']:.4f} + noise {row['smoothing']:.4f}; "
+            f"assumes: {', '.join(row['assumes'])}"
+        )
+    typer.echo(
+        f"mean |x|^2 of the whitened test inputs: {made.held_out_trace:.2f} "
+        f"(the plug-in takes it to be {task.rank})"
+    )
