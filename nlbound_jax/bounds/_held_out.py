@@ -3,12 +3,13 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._types import AnyArray, Weights
+from .._types import AnyArray, Numeric, Weights
 from ._split import Sizes
 from ._split_norms import linear_part, path_norms
 
@@ -40,7 +41,7 @@ class HeldOutWhitening(eqx.Module):
         """How many ridges there are; the linear part may have any of them."""
         return self.input_norms.shape[0]
 
-    def sizes(self, weights: Weights, epsilon, ridge: int) -> Sizes:
+    def sizes(self, weights: Weights, epsilon: Numeric, ridge: Numeric) -> Sizes:
         """The norms of a network on raw inputs; the linear part has a = 0 and the ridge of that
         index, the nonlinear part whichever pair is best. The families are all combinations.
 
@@ -56,12 +57,13 @@ class HeldOutWhitening(eqx.Module):
         """
         first, rest = weights[0] @ self.basis, weights[1:]
         straight = linear_part((first, *rest), epsilon)
-        paths = [path_norms((first * jnp.sqrt(e)[None, :], *rest)) for e in self.scales]
+        scaled = first[None] * jnp.sqrt(self.scales)[:, None, :]
+        paths = jax.vmap(lambda first: path_norms((first, *rest)))(scaled)
         # The ridge of the linear part is in the cell too: the others are there to be counted.
         copies = self.ridges
         return Sizes(
             linear_norm=jnp.sqrt(jnp.sum(straight**2 * self.scales[ridge])),
-            paths=jnp.concatenate([jnp.stack(paths)] * copies),
+            paths=jnp.concatenate([paths] * copies),
             roots=jnp.concatenate([self.roots] * copies),
             noise_root=self.roots[ridge],
         )

@@ -59,7 +59,7 @@ class SplitBound(eqx.Module):
 
 def layer_factors(epsilon, depth: int) -> Float[Array, " levels"]:
     """$\\sigma^{L-1-j} (1 + \\epsilon/2)^{j-1}$ for j = 1 ... L-1."""
-    j = jnp.arange(1, depth)
+    j = jnp.arange(1, depth, dtype=float)
     return (1 - epsilon / 2) ** (depth - 1 - j) * (1 + epsilon / 2) ** (j - 1)
 
 
@@ -92,9 +92,9 @@ def _penalties(sizes: Sizes, gammas, numbers, dim: int, depth: int, grid: SplitG
         paths = (sizes.paths[None] / gammas[:, None, None])[:, None]
     paths = grid.round_up("path", paths) * ((grid.pieces + 1) / grid.pieces)
     factors = layer_factors(epsilon, depth)
-    terms = jnp.where(epsilon > 0, epsilon, 0.0) / jnp.sqrt(m) * factors * paths
+    terms = epsilon / jnp.sqrt(m) * factors[None, None, None] * paths
     terms = jnp.where(epsilon > 0, terms, 0.0)  # no nonlinear part, however large the norms
-    complexity = jnp.sum(terms, axis=-1) * sizes.roots
+    complexity = jnp.sum(terms, axis=-1) * sizes.roots[None, None]
     family = jnp.argmin(complexity, axis=-1)
     complexity = jnp.min(complexity, axis=-1)
     shape = (len(gammas), len(noise))

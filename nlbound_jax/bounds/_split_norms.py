@@ -4,14 +4,25 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import AnyArray, Weights
+from .._types import AnyArray, Numeric, Weights
 from ._split_grid import SplitGrid
 
 _Values = Float[Array, "..."]
 
 
-def linear_part(weights: Weights, epsilon) -> Float[Array, " d"]:
-    """$l_W = \\omega (W_L \\cdots W_1)^\\top$, $\\omega = (1 - \\epsilon/2)^{L-1}$."""
+def linear_part(weights: Weights, epsilon: Numeric) -> Float[Array, " d"]:
+    """The linear part of a network, $l_W = \\omega (W_L \\cdots W_1)^\\top$ with
+    $\\omega = (1 - \\epsilon/2)^{L-1}$.
+
+    **Arguments:**
+
+    - `weights`: $W_1, \\dots, W_L$, `(out in)` each.
+    - `epsilon`: one minus the negative slope.
+
+    **Returns:**
+
+    `(d,)`.
+    """
     row = weights[-1]
     for w in weights[-2::-1]:
         row = row @ w
@@ -53,7 +64,7 @@ def _gap(norms: list[_Values], distances: list[_Values]) -> _Values:
 
 
 def norms_nearby(
-    weights: Weights, distances: Float[AnyArray, " layers"], epsilon
+    weights: Weights, distances: Float[AnyArray, " layers"], epsilon: Numeric
 ) -> tuple[Float[Array, ""], Float[Array, " levels"]]:
     """Bounds on $\\|l_W\\|$ and the totals $p_j$ of every W with $\\|W_l - V_l\\|_F \\le x_l$:
     their values at V plus what a telescoping product can add,
@@ -103,7 +114,17 @@ class LinearMetric(eqx.Module):
 
         $m_k^2 = b_k^2 (\\|l\\| + \\nu)^2/\\theta
         + (\\|v_k - b_k l\\|_\\mu + |b_k| \\nu/\\sqrt{\\min \\mu})^2/(1 - \\theta)$ with the
-        $b_k$ that is best at $\\nu = 0$."""
+        $b_k$ that is best at $\\nu = 0$.
+
+        **Arguments:**
+
+        - `noise`: $\\nu$, `(n,)`.
+        - `grid`: the cells.
+
+        **Returns:**
+
+        `(n, families)`.
+        """
         nu = noise[:, None]
         columns = []
         for theta, e in zip(*grid.metrics(), strict=True):
@@ -121,9 +142,21 @@ class LinearMetric(eqx.Module):
 
 
 def linear_metric(
-    weights: Weights, epsilon, spectrum: Float[AnyArray, " d"], grid: SplitGrid
+    weights: Weights, epsilon: Numeric, spectrum: Float[AnyArray, " d"], grid: SplitGrid
 ) -> LinearMetric:
-    """The [`LinearMetric`][] of a network with L = 2, $\\mu_i \\propto \\lambda_i^a$."""
+    """The [`LinearMetric`][] of a network with L = 2, $\\mu_i \\propto \\lambda_i^a$.
+
+    **Arguments:**
+
+    - `weights`: $W_1$ and $W_2$, `(out in)` each.
+    - `epsilon`: one minus the negative slope.
+    - `spectrum`: $\\lambda$, the eigenvalues of the inputs' second moment, `(d,)`.
+    - `grid`: the cells, whose `thetas` and `exponents` are the metrics to try.
+
+    **Returns:**
+
+    A [`LinearMetric`][], for `paths` of [`split_bound`][].
+    """
     first, last = weights
     straight = linear_part(weights, epsilon)
     mu = jnp.stack([jnp.asarray(spectrum, float) ** a for a in grid.exponents])

@@ -47,6 +47,7 @@ def figure(
             epsilons=np.geomspace(1e-3, 1.0, points).tolist(),
             progress=lambda epsilon: typer.echo(f"epsilon = {epsilon:.4g}", err=True),
         )
-    data.to_zarr(folder / f"{name.value}.zarr", mode="w")
+    # Format 2 has a settled way to hold the names of the bounds.
+    data.to_zarr(folder / f"{name.value}.zarr", mode="w", zarr_format=2)
     figures.plot_ladder(data).savefig(folder / f"{name.value}.png", dpi=120)
     typer.echo(f"{folder / name.value}.png")

@@ -83,7 +83,7 @@ def plot_ladder(data: xr.Dataset) -> Figure:
     """
     for name in ("value", "test_risk_at_end"):
         _validate.member("data", name, tuple(data.data_vars))
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
     axis = figure.subplots()
     for name in data["bound"].values:
         line = data["value"].sel(bound=name)
@@ -99,6 +99,6 @@ def plot_ladder(data: xr.Dataset) -> Figure:
     axis.set_xlabel("epsilon = 1 - negative slope (linear: 0, ReLU: 1)")
     axis.set_ylabel("bound on the test error, best t and margin")
     axis.set_ylim(0, 1.05)
-    axis.legend(fontsize="small", loc="upper left", ncols=2)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
     axis.set_title(f"{data.attrs['task']}, L = {data.attrs['depth']}, {data.attrs['init']} init")
     return figure

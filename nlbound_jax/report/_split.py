@@ -101,19 +101,15 @@ def a_posteriori(net: LeakyMLP, inputs: Inputs, delta) -> dict[str, Scored]:
     numbers = {**numbers, "delta": delta * (1 - MOMENT_SHARE)}
     raw = (weights[0] @ inputs.matrix.T, *weights[1:])
     features = held_out.basis.shape[0]
-    tried = [
-        _score(
-            margins,
-            held_out.input_norms[ridge].astype(margins.dtype),
-            held_out.sizes(raw, epsilon, ridge),
-            numbers,
-            features,
-            depth,
-        )
-        for ridge in range(held_out.ridges)
-    ]
-    best = jnp.argmin(jnp.stack([t.bound.value for t in tried]))
-    scored["split-no-plug-in"] = jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *tried)
+
+    def at_ridge(args):
+        ridge, norms = args
+        sizes = held_out.sizes(raw, epsilon, ridge)
+        return _score(margins, norms.astype(margins.dtype), sizes, numbers, features, depth)
+
+    tried = jax.lax.map(at_ridge, (jnp.arange(held_out.ridges), held_out.input_norms))
+    best = jnp.argmin(tried.bound.value)
+    scored["split-no-plug-in"] = jax.tree.map(lambda leaf: leaf[best], tried)
     return scored
 
 
@@ -133,16 +129,21 @@ def _over_time(
         linear, paths = bounds.norms_nearby(reference, far, wide)
         sizes = _plain_sizes(linear, paths, dim)
         numbers = {"epsilon": wide, "num_samples": jnp.asarray(float(inputs.y.shape[0]))}
-        numbers |= {"delta": delta, "deviation": jnp.zeros(())}
-        margins = inputs.y * net.features_first(inputs.x)
-        first = _score(margins, inputs.norms, sizes, numbers, dim, depth)
         norms = jnp.stack([jnp.linalg.norm(v, 2) for v in reference])
         finite = jnp.isfinite(far).all()
         reach = distance(norms, jnp.linalg.norm(reference[0]), jnp.where(finite, far, 0.0))
-        numbers["deviation"] = jnp.where(finite, reach, jnp.inf)
-        start = LeakyMLP(tuple(v.astype(dtype) for v in reference), epsilon)
-        margins = inputs.y * start.features_first(inputs.x)
-        wholly = _score(margins, inputs.norms, sizes, numbers, dim, depth)
+        reach = jnp.where(finite, reach, jnp.inf)
+
+        def a_priori(args):
+            weights, deviation = args
+            margins = inputs.y * LeakyMLP(weights, epsilon).features_first(inputs.x)
+            known = {**numbers, "delta": delta, "deviation": deviation}
+            return _score(margins, inputs.norms, sizes, known, dim, depth)
+
+        # The trained network as it is; the reference's weights at the distance Q.
+        pairs = [jnp.stack([w, v.astype(dtype)]) for w, v in zip(weights, reference, strict=True)]
+        both = jax.lax.map(a_priori, (tuple(pairs), jnp.stack([jnp.zeros(()), reach])))
+        first, wholly = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(2))
         return {"split-a-priori": first, "split-wholly-a-priori": wholly, **scored}
 
     return jax.lax.map(one, (weights, reference, far))
