@@ -34,8 +34,8 @@ class SplitBound(eqx.Module):
     - `deviation`: what was added over $\\gamma$ (zero but for a train risk of another network).
     - `penalty`: the sum of the last four.
     - `value`: `train_risk + penalty`, the bound on P(y f <= 0).
-    - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: the $P_j$, `(L-1,)`, after
-        rounding up, in the units of the network's outputs.
+    - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: $P_j^+ + P_j^-$ of the cell,
+        `(L-1,)`; all in the units of the network's outputs.
     - `family`: which metric the cell has.
     - `log_cells`: $\\ln K$.
     - `result`: `successful`, or `blow_up` where a norm is `+inf` or beyond the declared range.
@@ -234,32 +234,40 @@ def split_bound(
         families = len(grid.metrics()[0])
         if depth != 2:
             raise ValueError(f"`depth` must be 2 with a metric, got {depth}.")
+        if paths.exponents != grid.exponents:
+            raise ValueError(
+                f"`paths` must be a metric of the same `grid`, got exponents {paths.exponents} "
+                f"against {grid.exponents}."
+            )
         scale = jnp.ones(families)
     else:
         paths = _at_least_zero("paths", paths)
         paths = paths[None] if paths.ndim == 1 else paths
-        families = paths.shape[0]
-        if paths.ndim != 2 or paths.shape[1] != depth - 1:
+        if paths.ndim != 2 or not paths.shape[0] or paths.shape[1] != depth - 1:
             raise ValueError(
                 f"`paths` must have shape ({depth - 1},) or (families, {depth - 1}), "
                 f"got {paths.shape}."
             )
+        families = paths.shape[0]
         scale = jnp.full(families, math.sqrt(dim))
     size = _at_least_zero("linear_norm", linear_norm)
-    sizes = Sizes(
-        linear_norm=size,
-        paths=paths,
-        roots=scale if roots is None else real("roots", roots, 0),
-        noise_root=real("noise_root", math.sqrt(dim) if noise_root is None else noise_root, 0),
-    )
-    if sizes.roots.shape != (families,):
-        raise ValueError(f"`roots` must have shape ({families},), got {sizes.roots.shape}.")
     numbers = {
         "epsilon": real("epsilon", epsilon, 0, 1),
         "num_samples": jnp.asarray(float(margins.shape[0])),
         "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
         "deviation": _at_least_zero("deviation", deviation),
     }
+    sizes = Sizes(
+        linear_norm=size,
+        paths=paths,
+        roots=scale if roots is None else real("roots", roots, 0),
+        noise_root=real("noise_root", math.sqrt(dim) if noise_root is None else noise_root, 0),
+    )
+    for name, value in {**numbers, "linear_norm": size, "noise_root": sizes.noise_root}.items():
+        if value.ndim:
+            raise ValueError(f"`{name}` must be a single number, got shape {value.shape}.")
+    if sizes.roots.shape != (families,):
+        raise ValueError(f"`roots` must have shape ({families},), got {sizes.roots.shape}.")
     tried = default_gammas(margins) if gammas is None else real("gammas", gammas, 0, open_low=True)
     if tried.ndim != 1 or not tried.shape[0]:
         raise ValueError(f"`gammas` must have shape (gammas,), got {tried.shape}.")
@@ -269,10 +277,11 @@ def split_bound(
 def _at_least_zero(name: str, value) -> Float[Array, "..."]:
     """`value` as an array, at least 0; `+inf` is allowed."""
     array = jnp.asarray(value, float)
-    if not _validate.is_traced(value):
-        raw = np.asarray(array)
-        if (np.isnan(raw) | (raw < 0)).any():
-            raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")
+    if _validate.is_traced(value):
+        return eqx.error_if(array, jnp.any(~(array >= 0)), f"`{name}` must be at least 0.")
+    raw = np.asarray(value, float)
+    if not (raw >= 0).all():
+        raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")
     return array
 
 
@@ -286,6 +295,8 @@ def _samples(margins, input_norms):
             "`margins` and `input_norms` must have the same shape (m,), "
             f"got {margins.shape} and {norms.shape}."
         )
+    if not _validate.is_traced(norms) and (np.asarray(norms) < 0).any():
+        raise ValueError("`input_norms` must be at least 0, got a negative number.")
     for name, value in (("margins", margins), ("input_norms", norms)):
         if not _validate.is_traced(value) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"`{name}` must be finite, got nan or an infinity.")

@@ -69,7 +69,9 @@ class SplitGrid:
         """
         low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
         count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio)))
-        return low * ratio ** np.arange(count)
+        values = low * ratio ** np.arange(count)
+        values[-1] = max(values[-1], high)  # rounding may leave it below
+        return values
 
     def round_up(self, name: str, value: _Values) -> _Values:
         """The smallest value of a range that is at least `value`; `+inf` above the highest.

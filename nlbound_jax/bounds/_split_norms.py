@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _validate
 from .._types import AnyArray, Numeric, Weights
 from ._split_grid import SplitGrid
 
@@ -26,7 +27,8 @@ def linear_part(weights: Weights, epsilon: Numeric) -> Float[Array, " d"]:
     row = weights[-1]
     for w in weights[-2::-1]:
         row = row @ w
-    return (1 - epsilon / 2) ** (len(weights) - 1) * row[0]
+    slope = 1 - jnp.asarray(epsilon, row.dtype) / 2
+    return slope ** (len(weights) - 1) * row[0]
 
 
 def path_norms(weights: Weights) -> Float[Array, " levels"]:
@@ -91,7 +93,7 @@ def norms_nearby(
     x = list(jnp.where(blown, 0.0, far))
     spectral = [jnp.linalg.norm(w, 2) for w in weights]
     frobenius = [jnp.linalg.norm(w) for w in weights]
-    omega = (1 - epsilon / 2) ** (depth - 1)
+    omega = (1 - jnp.asarray(epsilon, float) / 2) ** (depth - 1)
     linear = jnp.linalg.norm(linear_part(weights, epsilon)) + omega * _gap(spectral, x)
     gaps = [_gap(frobenius[: j + 1] + spectral[j + 1 :], x) for j in range(depth - 1)]
     totals = path_norms(weights) + jnp.stack(gaps)
@@ -108,6 +110,7 @@ class LinearMetric(eqx.Module):
     linear_squares: Float[Array, " e"]
     linear_norm: Float[Array, ""]
     smallest: Float[Array, " e"]
+    exponents: tuple[float, ...] = eqx.field(static=True)
 
     def paths(self, noise: Float[Array, " n"], grid: SplitGrid) -> Float[Array, "n c"]:
         """$\\sum_k |w_k| m_k$ for each radius $\\nu$ and each (theta, exponent) of the grid:
@@ -156,10 +159,17 @@ def linear_metric(
     **Returns:**
 
     A [`LinearMetric`][], for `paths` of [`split_bound`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument.
     """
+    if len(weights) != 2:
+        raise ValueError(f"`weights` must be two matrices, got {len(weights)}.")
+    spectrum = _validate.real("spectrum", spectrum, 0, open_low=True)
     first, last = weights
     straight = linear_part(weights, epsilon)
-    mu = jnp.stack([jnp.asarray(spectrum, float) ** a for a in grid.exponents])
+    mu = jnp.stack([spectrum**a for a in grid.exponents])
     mu = mu / jnp.sum(mu, axis=1, keepdims=True)
     inverse = 1 / mu
     return LinearMetric(
@@ -169,4 +179,5 @@ def linear_metric(
         linear_squares=inverse @ straight**2,
         linear_norm=jnp.linalg.norm(straight),
         smallest=jnp.min(mu, axis=1),
+        exponents=grid.exponents,
     )

@@ -4,6 +4,7 @@ import typer
 
 from ._bound import bound
 from ._certify import certify
+from ._check import check
 from ._figure import figure
 from ._report import report
 
@@ -23,6 +24,7 @@ def _root() -> None:
 app.command()(report)
 app.command()(bound)
 app.command()(certify)
+app.command()(check)
 app.command()(figure)
 
 

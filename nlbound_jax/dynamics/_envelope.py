@@ -55,6 +55,26 @@ def _product(values: list[_Scalar]) -> _Scalar:
     return result
 
 
+def intermediates(
+    distances: Float[Array, " layers"],
+    norms: Float[Array, " layers"],
+    frobenius: _Scalar,
+    residual: _Scalar,
+    alignment: _Scalar,
+    initial_residual: _Scalar,
+    slope: Slopes,
+) -> tuple[_Scalar, _Scalar, _Scalar, _Scalar]:
+    """lin, non, $\\ell$ and G of [`envelope_field`][]."""
+    a, x = list(norms), list(distances)
+    upper = [p + q for p, q in zip(a, x, strict=True)]
+    lin = slope.omega * product_gap(a, x)
+    non = slope.bend * (frobenius + x[0]) * _product(upper[1:])
+    rest = jnp.maximum(1 - alignment**2, 0.0)
+    ell = jnp.minimum(initial_residual, jnp.sqrt(rest + (residual + lin) ** 2) + non)
+    gap = jnp.minimum(lin + non, ell + residual)
+    return lin, non, ell, gap
+
+
 def envelope_field(
     distances: Float[Array, " layers"],
     norms: Float[Array, " layers"],
@@ -77,11 +97,9 @@ def envelope_field(
     upper = [p + q for p, q in zip(a, x, strict=True)]
     first = frobenius + x[0]
     omega = slope.omega
-    lin = omega * product_gap(a, x)
-    non = slope.bend * first * _product(upper[1:])
-    rest = jnp.maximum(1 - alignment**2, 0.0)
-    ell = jnp.minimum(initial_residual, jnp.sqrt(rest + (residual + lin) ** 2) + non)
-    gap = jnp.minimum(lin + non, ell + residual)
+    _, _, ell, gap = intermediates(
+        distances, norms, frobenius, residual, alignment, initial_residual, slope
+    )
     rates = []
     for level in range(1, slope.depth + 1):
         others = [i for i in range(slope.depth) if i != level - 1]

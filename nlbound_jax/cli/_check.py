@@ -1,0 +1,145 @@
+"""`nlbound check`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._errors import one_line_errors
+from ._report import Init
+
+
+def _number(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.3g}"
+
+
+def _counterexamples(as_json: bool) -> None:
+    from ..checks import counterexamples
+
+    found = counterexamples()
+    if as_json:
+        keys = ("name", "statement", "measured", "bound", "holds", "setting")
+        rows = [
+            {key: getattr(one, key) for key in keys}
+            | {"repaired_measured": one.repaired_measured, "repaired": one.repaired}
+            for one in found
+        ]
+        typer.echo(json.dumps({"counterexamples": rows}, allow_nan=False))
+        return
+    for one in found:
+        typer.echo(f"{one.name}: {one.statement}")
+        typer.echo(f"  {one.setting}")
+        verdict = "holds" if one.holds else "fails"
+        typer.echo(f"  measured {one.measured:.3g}, claimed bound {one.bound:.3g}: {verdict}")
+        if one.repaired is not None:
+            typer.echo(f"  repaired: measured {one.repaired_measured:.3g} <= {one.repaired:.3g}")
+
+
+def _table(found):
+    from rich.table import Table
+
+    grid = Table(title="every inequality at its tightest time", title_justify="left")
+    grid.add_column("inequality", overflow="fold")
+    grid.add_column("", no_wrap=True)
+    for name in ("t", "measured", "bound", "slack"):
+        grid.add_column(name, justify="right")
+    grid.add_column("holds", no_wrap=True)
+    for check in found.checks:
+        row = check.as_dict()
+        kind = "claimed" if row["claimed"] else "as printed"
+        numbers = [_number(row[key]) for key in ("measured", "bound", "slack")]
+        verdict = "yes" if row["holds"] else "NO"
+        grid.add_row(row["equation"], kind, f"{row['t']:.2f}", *numbers, verdict)
+    return grid
+
+
+def _lines(found) -> list[str]:
+    """What is to be said of kinks."""
+    lines = [
+        f"{int(found.crossings[-1])} pairs of a sample and a hidden unit crossed a kink by the end."
+    ]
+    if found.gap is not None:
+        gap, error = float(found.gap[-1].max()), float(found.gap_error[-1].max())
+        lines.append(
+            f"Frozen and true derivative differ by {gap:.2g} there (the true one is known to "
+            f"{error:.2g})."
+        )
+    return lines
+
+
+def check(
+    side: Annotated[int, typer.Option(help="Pixels of the pooled images: 7, 14 or 28.")] = 7,
+    width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 64,
+    depth: Annotated[int, typer.Option(help="Number of weight matrices L.")] = 2,
+    epsilon: Annotated[float, typer.Option(help="1 - negative slope: 0 linear, 1 ReLU.")] = 0.001,
+    beta: Annotated[float, typer.Option(help="Spectral norm of each layer at the start.")] = 0.001,
+    init: Annotated[Init, typer.Option(help="Initialization of the input layer.")] = Init.default,
+    seed: Annotated[int, typer.Option(help="Seed of the initialization.")] = 0,
+    until: Annotated[
+        float, typer.Option(help="Train until this fraction of the strongest mode is learned.")
+    ] = 0.9,
+    end_time: Annotated[
+        float | None, typer.Option(help="Train until this time instead of --until.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="Times at which to measure.")] = 20,
+    central: Annotated[
+        bool, typer.Option(help="Find the true derivative in tau as well (four more flows).")
+    ] = True,
+    counterexamples: Annotated[
+        bool, typer.Option("--counterexamples", help="Run the counterexamples instead.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for check.json, check.png and check.zarr.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Measure every inequality of the proofs along a run on MNIST and hold it against its bound.
+
+    Exit status 1 if a claimed inequality fails."""
+    import diffrax
+    import jax
+    import numpy as np
+    from rich.console import Console
+
+    from .. import _validate, checks, tasks
+    from ..report import Settings, prepare_folder
+    from ..report._train import end_time as end
+    from ..report._train import start
+
+    jax.config.update("jax_enable_x64", True)
+    if counterexamples:
+        _counterexamples(as_json)
+        return
+    with one_line_errors():
+        points = _validate.integer("points", points, 1)
+        settings = Settings(
+            width=width,
+            depth=depth,
+            epsilon=epsilon,
+            beta=beta,
+            init=init.value,
+            seed=seed,
+            until=until,
+            end_time=end_time,
+            dtype="float64",
+        )
+        folder = None if out is None else prepare_folder(out)
+        task = tasks.mnist(side)
+        net = start(task, settings)
+        ts = np.linspace(0.0, end(task, settings), points + 1)[1:]
+        meter = diffrax.TqdmProgressMeter()
+        run = checks.measure(net, task, ts, central=central, progress_meter=meter)
+    found = checks.evaluate(run)
+    if folder is not None:
+        text = json.dumps(found.as_dict(), indent=1, allow_nan=False)
+        (folder / "check.json").write_text(text)
+        checks.plot_slack(found).savefig(folder / "check.png", dpi=110)
+        found.to_xarray().to_zarr(folder / "check.zarr", mode="w", zarr_format=2)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), allow_nan=False))
+    else:
+        Console(width=max(130, Console().width)).print(_table(found))
+        typer.echo("\n".join(_lines(found)))
+    if not found.hold:
+        raise typer.Exit(1)
