@@ -38,6 +38,11 @@ def _bounds(run: Measured) -> dict[str, np.ndarray]:
     }
 
 
+def _size(run: Measured) -> np.ndarray:
+    """The size of the network's outputs."""
+    return np.asarray(run.sides.linear_size) + np.asarray(run.sides.nonlinear)
+
+
 def envelope(run: Measured) -> list[Check]:
     """The envelope: the distance of every layer to the reference network, and the quantities that
     its proof bounds on the way.
@@ -60,6 +65,7 @@ def envelope(run: Measured) -> list[Check]:
             np.asarray(sides.distance)[:, level],
             far[:, level],
             claimed=True,
+            size=np.asarray(sides.frobenius)[:, level],
         )
         for level in range(run.net.depth)
     ]
@@ -70,7 +76,9 @@ def envelope(run: Measured) -> list[Check]:
         ("gradient-gap", "||r_W - r_V|| <= G", sides.gradient_gap, "gap"),
     ]
     for name, text, measured, key in rows:
-        checks.append(make(run, name, f"Theorem 1: {text}", measured, found[key], claimed=True))
+        equation = f"Theorem 1: {text}"
+        size = _size(run)
+        checks.append(make(run, name, equation, measured, found[key], claimed=True, size=size))
     return checks
 
 
@@ -91,7 +99,15 @@ def deviations(run: Measured) -> list[Check]:
         ("nonlinear-deviation", "rms(N_W - N_V) <= c Q", run.sides.bent_gap, "bent"),
     ]
     return [
-        make(run, name, f"Proposition 3: {text}", measured, found[key], claimed=True)
+        make(
+            run,
+            name,
+            f"Proposition 3: {text}",
+            measured,
+            found[key],
+            claimed=True,
+            size=_size(run),
+        )
         for name, text, measured, key in rows
     ]
 

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._types import AnyArray, Weights
+from .._types import AnyArray, Numeric, Weights
 from ..bounds import linear_part, path_norms
 from ..dynamics import ReferenceTrajectory, TauDerivative, reference_flow, tau_derivative
 from ..networks import LeakyMLP
 from ..tasks import Task
 
-_Times = Float[Array, " times"]
-_PerLayer = Float[Array, "times layers"]
+_Times = Float[Array, "*times"]
+_PerLayer = Float[Array, "*times layers"]
 
 RTOL = 1e-6
 
@@ -54,7 +54,7 @@ class Sides(eqx.Module):
     proxy_pointwise: _Times
     alignment: _Times
     linear_size: _Times
-    paths: Float[Array, "times levels"]
+    paths: Float[Array, "*times levels"]
 
 
 class Measured(eqx.Module):
@@ -149,6 +149,7 @@ def measure(
     ts: Float[AnyArray, " times"],
     *,
     central: bool = True,
+    step: Numeric | None = None,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
     max_steps: int = 4096,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
@@ -164,6 +165,7 @@ def measure(
     **Other arguments:**
 
     - `central`: whether to find the true derivative in tau as well (four more flows).
+    - `step`: the h of its difference quotient, see [`tau_derivative`][].
     - `stepsize_controller`: Diffrax's, of every flow; a tolerance of 1e-6 by default.
     - `max_steps`: the largest number of solver steps of a flow.
     - `progress_meter`: a Diffrax progress meter; none by default.
@@ -191,6 +193,7 @@ def measure(
         stepsize_controller=controller,
         central=central,
         finite_difference=False,
+        step=step,
         max_steps=max_steps,
         progress_meter=diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
     )

@@ -26,7 +26,7 @@ def plot_slack(checks: Checks) -> Figure:
     ]
     for axis, (title, group) in zip(panels, groups, strict=True):
         for i, check in enumerate(group):
-            style = ("-", "--", ":")[i // 10 % 3]
+            style = ("-", "--", ":")[i % 3]  # some lines coincide
             axis.plot(check.ts, _shown(check), style, label=check.equation)
         axis.axhline(1, color="black", lw=1)
         axis.set_yscale("log")

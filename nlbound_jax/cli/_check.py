@@ -37,6 +37,7 @@ def _counterexamples(as_json: bool) -> None:
 
 
 def _table(found):
+    from rich.markup import escape
     from rich.table import Table
 
     grid = Table(title="every inequality at its tightest time", title_justify="left")
@@ -50,7 +51,7 @@ def _table(found):
         kind = "claimed" if row["claimed"] else "as printed"
         numbers = [_number(row[key]) for key in ("measured", "bound", "slack")]
         verdict = "yes" if row["holds"] else "NO"
-        grid.add_row(row["equation"], kind, f"{row['t']:.2f}", *numbers, verdict)
+        grid.add_row(escape(row["equation"]), kind, f"{row['t']:.2f}", *numbers, verdict)
     return grid
 
 
