@@ -1,0 +1,83 @@
+"""What the figures of the paper share: presets, and a store for their data."""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import xarray as xr
+
+from .. import _validate
+from ..tasks import Task, mnist
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How much work a figure may be.
+
+    **Attributes:**
+
+    - `name`: `"full"`, as the paper has it; `"quick"`, minutes for all figures; `"tiny"`, seconds,
+        for tests: three principal directions and a few hidden units.
+    - `seed`: of the initialization.
+    - `overlay`: whether to draw the trajectory and split bounds over the paper's.
+    - `relative_gamma`: margins relative to the reference network's outputs, as in a report,
+        instead of the paper's multiples of $\\beta^2$.
+
+    **Raises:**
+
+    `ValueError` naming the attribute.
+    """
+
+    name: Literal["full", "quick", "tiny"] = "full"
+    seed: int = 0
+    overlay: bool = False
+    relative_gamma: bool = False
+
+    def __post_init__(self):
+        _validate.member("name", self.name, ("full", "quick", "tiny"))
+        _validate.integer("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def width(self) -> int:
+        """Units of a hidden layer."""
+        return 4 if self.name == "tiny" else 64
+
+    @property
+    def num_times(self) -> int:
+        """How many times a curve has."""
+        return {"full": 60, "quick": 20, "tiny": 4}[self.name]
+
+    def task(self, side: int) -> Task:
+        """Binary MNIST at that many pixels.
+
+        **Arguments:**
+
+        - `side`: 7, 14 or 28.
+
+        **Returns:**
+
+        A [`Task`][]; at 7x7 and with three components for the tiny preset.
+        """
+        return mnist(7, 3) if self.name == "tiny" else mnist(side)
+
+
+def save_data(data: xr.Dataset, path: Path) -> None:
+    """Write a figure's data as Zarr, replacing what is there only once it is complete."""
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}"))
+    try:
+        # Format 2 has a settled way to hold names.
+        data.to_zarr(temporary / "data", mode="w", zarr_format=2)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary / "data", path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_data(path: Path) -> xr.Dataset:
+    """The data of a figure, in memory."""
+    with xr.open_zarr(path) as data:
+        return data.load()
