@@ -46,7 +46,7 @@ def table(report: Report) -> Group:
     grid = Table(title=title, title_justify="left")
     grid.add_column("bound", no_wrap=True)
     grid.add_column("at", no_wrap=True)
-    for name in ("t", "gamma", "train\nerror", "margin\nrisk", "capacity", "deviation"):
+    for name in ("t", "gamma", "train\nerror", "train\nterm", "capacity", "deviation"):
         grid.add_column(name, justify="right")
     grid.add_column("bound\non test", justify="right", style="bold")
     grid.add_column("test\nerror", justify="right")
@@ -54,7 +54,8 @@ def table(report: Report) -> Group:
     for name in report.names():
         for place, row in (("best", report.best(name)), ("end", report.at_end(name))):
             train = float(report.train_risk[times.index(row["t"])])
-            cells = [row["t"], row["gamma"], train, row["train_margin_risk"]]
+            term = row.get("train_smoothed_ramp_risk", row["train_margin_risk"])
+            cells = [row["t"], row["gamma"], train, term]
             cells += [row["capacity"], row["deviation"]]
             texts = [number(c) for c in cells]
             test = number(row["test_risk"])
@@ -65,8 +66,9 @@ def table(report: Report) -> Group:
 def notes(report: Report) -> list[str]:
     """What the reader of the table must know."""
     lines = [
-        "bound = margin risk + capacity + deviation (split-*: smoothed ramp risk in place of the "
-        f"margin risk), with probability {1 - report.settings.delta:g}, each bound by itself; "
+        "bound = train term + capacity + deviation; the train term is the margin risk (split-*: "
+        f"the smoothed ramp risk). With probability {1 - report.settings.delta:g}, each bound by "
+        "itself; "
         f"{report.settings.cells} cells (t, gamma) paid for, and the split bound's own cells. "
         "Random guess: 0.5.",
         "A priori: capacity and deviation, but for trajectory-measured, split-a-posteriori and "
