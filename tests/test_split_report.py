@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import xarray as xr
 from helpers import assert_close, numpy_network, small_task
 from typer.testing import CliRunner
 
@@ -236,11 +235,13 @@ def test_the_ladder_holds_the_best_values_and_its_picture_shows_them():
 
 
 def test_figure_on_the_command_line(tmp_path):
-    args = ["ladder", "--points", 1, "--width", 4, "--out", tmp_path]
-    result = invoke("figure", *args)
+    result = invoke("figure", "ladder", "--preset", "tiny", "--out", tmp_path)
     assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ladder.png", "ladder.zarr"]
     assert (tmp_path / "ladder.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    data = xr.open_zarr(tmp_path / "ladder.zarr")
-    assert data["value"].shape[0] == 1
+    data = figures.load_data(tmp_path / "ladder.zarr")
+    assert data["value"].shape[0] == 2
     assert data.attrs["width"] == 4
-    assert invoke("figure", "ladder", "--points", 0).exit_code == 2
+    assert invoke("figure", "10").exit_code == 2
+    with pytest.raises(ValueError, match="`folder` must hold figure1.zarr"):
+        figures.redraw("1", tmp_path)

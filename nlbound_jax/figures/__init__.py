@@ -1,4 +1,13 @@
-"""One module a figure of the paper, 1 to 9 (not yet), and the plots users reuse."""
+"""The figures of the paper, 1 to 9, one module each, and the plots users reuse."""
 
+from ._common import Preset as Preset
+from ._common import load_data as load_data
+from ._common import save_data as save_data
+from ._draw import NAMES as NAMES
+from ._draw import compute as compute
+from ._draw import draw as draw
+from ._draw import make as make
+from ._draw import redraw as redraw
+from ._draw import title as title
 from ._ladder import ladder as ladder
 from ._ladder import plot_ladder as plot_ladder

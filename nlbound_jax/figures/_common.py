@@ -65,7 +65,17 @@ class Preset:
 
 
 def save_data(data: xr.Dataset, path: Path) -> None:
-    """Write a figure's data as Zarr, replacing what is there only once it is complete."""
+    """Write a figure's data as Zarr, replacing what is there only once it is complete.
+
+    **Arguments:**
+
+    - `data`: any dataset.
+    - `path`: the store; its folder must exist.
+
+    **Returns:**
+
+    Nothing.
+    """
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}"))
     try:
         # Format 2 has a settled way to hold names.
@@ -78,6 +88,15 @@ def save_data(data: xr.Dataset, path: Path) -> None:
 
 
 def load_data(path: Path) -> xr.Dataset:
-    """The data of a figure, in memory."""
+    """The data of a figure, in memory.
+
+    **Arguments:**
+
+    - `path`: the store.
+
+    **Returns:**
+
+    An `xarray.Dataset`.
+    """
     with xr.open_zarr(path) as data:
         return data.load()

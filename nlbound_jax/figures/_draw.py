@@ -1,0 +1,132 @@
+"""Figures by name: data computed once, saved, and drawn from what was saved."""
+
+import importlib
+import os
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .. import _validate
+from ._common import Preset, load_data, save_data
+
+NAMES = (*(str(n) for n in range(1, 10)), "ladder")
+
+
+def _module(name: str) -> ModuleType:
+    _validate.member("name", name, NAMES)
+    file = "_ladder_figure" if name == "ladder" else f"_figure{name}"
+    return importlib.import_module(f"{__package__}.{file}")
+
+
+def stem(name: str) -> str:
+    """The file name of a figure, without its suffix."""
+    return name if name == "ladder" else f"figure{name}"
+
+
+def title(name: str) -> str:
+    """What a figure shows, in one line.
+
+    **Arguments:**
+
+    - `name`: `"1"` to `"9"`, or `"ladder"`.
+
+    **Returns:**
+
+    A line of text.
+    """
+    return _module(name).TITLE
+
+
+def compute(name: str, preset: Preset | None = None) -> xr.Dataset:
+    """The data of a figure.
+
+    **Arguments:**
+
+    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `preset`: a [`Preset`][]; the full one if `None`.
+
+    **Returns:**
+
+    An `xarray.Dataset` whose attributes are the settings.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    return _module(name).compute(Preset() if preset is None else preset)
+
+
+def draw(name: str, data: xr.Dataset) -> Figure:
+    """A figure from its data.
+
+    **Arguments:**
+
+    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `data`: out of [`compute`][], or loaded from a file.
+
+    **Returns:**
+
+    A Matplotlib figure.
+    """
+    return _module(name).draw(data)
+
+
+def make(name: str, folder: str | Path, preset: Preset | None = None) -> Path:
+    """Compute a figure's data, save it, and draw the picture from what was saved.
+
+    **Arguments:**
+
+    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `folder`: an existing folder; it gets `figure1.png` and `figure1.zarr`, and so on.
+    - `preset`: a [`Preset`][]; the full one if `None`.
+
+    **Returns:**
+
+    The path of the picture.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"`folder` must be an existing folder, got {str(path)!r}.")
+    save_data(compute(name, preset), path / f"{stem(name)}.zarr")
+    return redraw(name, path)
+
+
+def redraw(name: str, folder: str | Path) -> Path:
+    """Draw a figure again from the data in a folder.
+
+    **Arguments:**
+
+    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `folder`: where [`make`][] saved the data.
+
+    **Returns:**
+
+    The path of the picture.
+
+    **Raises:**
+
+    `ValueError` if there is no data.
+    """
+    path = Path(folder)
+    store = path / f"{stem(name)}.zarr"
+    if not store.is_dir():
+        raise ValueError(f"`folder` must hold {store.name}, got {str(path)!r}.")
+    picture = path / f"{stem(name)}.png"
+    handle, temporary = tempfile.mkstemp(dir=path, prefix=picture.name)
+    os.close(handle)
+    try:
+        figure = draw(name, load_data(store))
+        figure.savefig(temporary, format="png", dpi=120)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, picture)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return picture
