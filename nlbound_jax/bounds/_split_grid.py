@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from .. import _validate
 
 _Values = Float[Array, "..."]
+_RANGES = ("noise", "linear", "path")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +43,19 @@ class SplitGrid:
     exponents: tuple[float, ...] = (0.0, 0.25)
 
     def __post_init__(self):
-        for name in ("noise", "linear", "path"):
-            low, high, ratio = getattr(self, name)
+        for name in _RANGES:
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or len(given) != 3:
+                raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
+            low, high, ratio = given
             _validate.scalar(name, low, low=0, open_low=True)
             _validate.scalar(name, high, low=low)
             _validate.scalar(name, ratio, low=1, open_low=True)
         _validate.integer("pieces", self.pieces, 1)
         for name in ("thetas", "exponents"):
-            if not getattr(self, name):
-                raise ValueError(f"`{name}` must have at least one number, got none.")
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or not given:  # a list could not be hashed
+                raise ValueError(f"`{name}` must be a tuple of at least one number, got {given!r}.")
         for theta in self.thetas:
             _validate.scalar("thetas", theta, low=0, high=1, open_high=True)
         for exponent in self.exponents:
@@ -114,6 +119,3 @@ class SplitGrid:
         pairs = [(t, i) for t in self.thetas for i in range(len(self.exponents))]
         thetas, exponents = zip(*pairs, strict=True)
         return np.asarray(thetas, float), np.asarray(exponents, int)
-
-
-_RANGES = ("noise", "linear", "path")

@@ -86,9 +86,15 @@ def norms_nearby(
     **Returns:**
 
     A bound on $\\|l_W\\|$, and `(L-1,)` bounds on the totals.
+
+    **Raises:**
+
+    `ValueError` if a distance is negative.
     """
     depth = len(weights)
-    far = jnp.asarray(distances)
+    far = jnp.asarray(distances, float)
+    if not _validate.is_traced(distances) and bool(jnp.any(~(far >= 0))):
+        raise ValueError("`distances` must be at least 0, got a negative number or nan.")
     blown = ~jnp.isfinite(far).all()
     x = list(jnp.where(blown, 0.0, far))
     spectral = [jnp.linalg.norm(w, 2) for w in weights]
