@@ -7,6 +7,9 @@ from ._files import save as save
 from ._plot import plot as plot
 from ._report import Report as Report
 from ._report import report as report
+from ._runs import SavedRun as SavedRun
+from ._runs import load_run as load_run
+from ._runs import save_run as save_run
 from ._seeds import report_seeds as report_seeds
 from ._seeds import spread as spread
 from ._seeds import spread_table as spread_table

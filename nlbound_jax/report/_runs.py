@@ -1,0 +1,220 @@
+"""A trained run in one file, and back."""
+
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Data
+from ..dynamics import Trajectory
+from ..networks import LeakyMLP
+from ..tasks import Task, Transform
+from ._files import _write
+from ._report import Report, _summary
+from ._settings import Settings
+
+FORMAT, VERSION = "nlbound_jax run", 1
+# What reading a damaged or foreign file may raise.
+DAMAGE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class SavedRun(eqx.Module):
+    """A trained run out of [`load_run`][].
+
+    **Attributes:**
+
+    - `trajectory`: the trained network over time, a [`Trajectory`][].
+    - `transform`: raw inputs to whitened ones, a [`Transform`][].
+    - `task`: a summary of the data, as in a [`Report`][].
+    - `settings`: the [`Settings`][].
+    """
+
+    trajectory: Trajectory
+    transform: Transform
+    task: dict[str, Any]
+    settings: Settings = eqx.field(static=True)
+
+    @property
+    def network(self) -> LeakyMLP:
+        """The network at the end of training."""
+        return self.trajectory.network()
+
+    def predict(self, x: Data) -> Float[Array, "*samples"]:
+        """The predicted label of raw inputs, by the network at the end of training.
+
+        **Arguments:**
+
+        - `x`: raw inputs as `task.transform` takes them: `(n features)` or `(features,)`; for
+            MNIST images of bytes, `(n height width)` or `(height width)`.
+
+        **Returns:**
+
+        The labels in {-1, +1}, a scalar or `(samples,)`.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
+        """
+        whitened = self.transform(x)
+        with jax.enable_x64(True):  # the dtype of the weights, whatever the configuration
+            return self.network.predict(whitened)
+
+
+def save_run(made: Report, task: Task, path: str | Path) -> None:
+    """Write a trained run to one `.npz` file (arrays and a JSON header, nothing pickled), from
+    which [`load_run`][] has it back to the bit.
+
+    **Arguments:**
+
+    - `made`: a [`Report`][]; its bounds are not kept, [`save`][] writes those.
+    - `task`: the task that it is a report on; its transform, not its data, is kept.
+    - `path`: the file; folders are made if need be.
+
+    **Returns:**
+
+    Nothing.
+
+    **Raises:**
+
+    `ValueError` if `task` is another one or the file cannot be written.
+    """
+    if _summary(task) != made.task:
+        raise ValueError(
+            f"`task` must be the one that the report is on, {made.task['name']!r} with rank "
+            f"{made.task['rank']} and alignment {made.task['alignment']:g}, got {task.name!r} with "
+            f"rank {task.rank} and alignment {task.alignment:g}."
+        )
+    run, transform = made.trajectory, task.transform
+    arrays: dict[str, Any] = {f"W{i}": w for i, w in enumerate(run.weights, start=1)}
+    arrays |= {"ts": run.ts, "epsilon": run.epsilon, "reached": run.reached}
+    arrays |= {f"stats.{k}": v for k, v in run.stats.items() if not isinstance(v, int)}
+    arrays["matrix"] = transform.matrix
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "depth": len(run.weights),
+        "result": next(n for n, item in RESULTS._name_to_item.items() if run.result == item),
+        "stats": {k: v for k, v in run.stats.items() if isinstance(v, int)},
+        "transform": {"scale": float(transform.scale), "side": transform.side},
+        "task": made.task,
+        "settings": made.settings.as_dict(),
+    }
+    text = json.dumps(header, allow_nan=False).encode()
+    arrays["header"] = np.frombuffer(text, np.uint8)
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, lambda file: np.savez(file, **arrays))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"`path` must be a file that can be written, got {str(path)!r}: {reason}."
+        ) from None
+
+
+def load_run(path: str | Path) -> SavedRun:
+    """The run that [`save_run`][] wrote.
+
+    ```python
+    run = report.load_run("run.npz")
+    labels = run.predict(images)
+    ```
+
+    **Arguments:**
+
+    - `path`: the file.
+
+    **Returns:**
+
+    A [`SavedRun`][]; its arrays have the dtype they were saved with, whatever
+    `jax_enable_x64` says.
+
+    **Raises:**
+
+    `ValueError` naming the path if the file cannot be read, is damaged or cut short, is of
+    another version, or was not written by [`save_run`][].
+    """
+    path = Path(path)
+    arrays = _read(path)
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+        ours = header["format"] == FORMAT
+    except DAMAGE:
+        ours, header = False, {}
+    if not ours:
+        _refuse(path, "it was not written by `save_run`")
+    if header.get("version") != VERSION:
+        _refuse(path, f"it has version {header.get('version')!r}, this library reads {VERSION}")
+    try:
+        with jax.enable_x64(True):
+            return _build(header, arrays)
+    except DAMAGE as error:
+        _refuse(path, f"its content does not fit together ({type(error).__name__})")
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise ValueError(f"`path` must be a run saved by `save_run`, got {str(path)!r}: {reason}.")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of the file, all of it read and its checksums compared."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is None:
+            with np.load(path, allow_pickle=False) as found:
+                return {name: np.asarray(found[name]) for name in found.files}
+    except DAMAGE as error:
+        missing = isinstance(error, OSError) and error.strerror
+        _refuse(path, missing or "it is damaged, cut short, or no .npz file of arrays")
+    _refuse(path, f"it is damaged, in {broken}")
+
+
+def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
+    """The run of a header and arrays; `ValueError` and others if they do not fit together."""
+    weights = tuple(arrays[f"W{i + 1}"] for i in range(header["depth"]))
+    ts, matrix, epsilon, reached = (arrays[k] for k in ("ts", "matrix", "epsilon", "reached"))
+    scale, side = header["transform"]["scale"], header["transform"]["side"]
+    fit = all(w.ndim == 3 and w.shape[0] == ts.size > 0 for w in weights)
+    fit = fit and ts.ndim == 1 and matrix.ndim == 2 and epsilon.ndim == reached.ndim == 0
+    fit = fit and matrix.shape[1] == weights[0].shape[2]
+    fit = fit and all(a.dtype.kind == "f" for a in (*weights, ts, matrix, epsilon, reached))
+    if not fit or not isinstance(scale, float) or not isinstance(side, int | None):
+        raise ValueError("shapes or dtypes")
+    stats = {k[6:]: jnp.asarray(a) for k, a in arrays.items() if k.startswith("stats.")}
+    trajectory = Trajectory(
+        ts=jnp.asarray(ts),
+        weights=tuple(jnp.asarray(w) for w in weights),
+        epsilon=jnp.asarray(epsilon),
+        reached=jnp.asarray(reached),
+        stats={**header["stats"], **stats},
+        result=jax.tree.map(jnp.asarray, getattr(RESULTS, header["result"])),
+    )
+    trajectory.network()  # refuses layers that do not fit together
+    settings = header["settings"]
+    settings = Settings(**{**settings, "ratios": tuple(settings["ratios"])})
+    return SavedRun(trajectory, Transform(matrix, scale, side), header["task"], settings)
