@@ -12,6 +12,8 @@ from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise
 from ._noise_ball import smoothed_ramp as smoothed_ramp
+from ._optimistic import OptimisticBound as OptimisticBound
+from ._optimistic import optimistic_bound as optimistic_bound
 from ._split import SplitBound as SplitBound
 from ._split import split_bound as split_bound
 from ._split_grid import SplitGrid as SplitGrid

@@ -31,7 +31,7 @@ from ._figure7 import problem
 
 TITLE = "The optimistic bound (Eq. 41) for three proxies, and its components"
 SIDE, DEPTH, BETA, EPSILON = 14, 2, 0.001, 0.1
-RATIOS = (2.0, 4.0, 8.0, 16.0)
+RATIOS = (2.0, 3.0, 4.0, 6.0, 8.0, 16.0)
 PROXIES = ("g0", "g1", "g2")
 NAMES = {
     "g0": "linear network",
@@ -172,7 +172,8 @@ def follow(task: Task, preset: Preset, epsilon: float) -> xr.Dataset:
             frozen = tuple(w[i].astype("float32") for w in linear.weights)
             out = outputs(weights, frozen, net.epsilon, x, inverse, x_test)
             gamma = float(scale[i]) / np.asarray(RATIOS)
-            rows.append(_terms(*(np.asarray(o, float) for o in out), task.y, task.y_test, gamma))
+            f, f_test = (np.asarray(values, float) for values in out)
+            rows.append(_terms(f, f_test, task.y, task.y_test, gamma))
     data = {}
     for name in rows[0]:
         table = np.stack([np.asarray(row[name], float) for row in rows])
