@@ -9,7 +9,19 @@ import typer
 
 from ._errors import one_line_errors
 
-Name = StrEnum("Name", [*(str(n) for n in range(1, 10)), "ladder", "all"])  # pyright: ignore
+
+class Name(StrEnum):
+    one = "1"
+    two = "2"
+    three = "3"
+    four = "4"
+    five = "5"
+    six = "6"
+    seven = "7"
+    eight = "8"
+    nine = "9"
+    ladder = "ladder"
+    all = "all"
 
 
 def figure(
