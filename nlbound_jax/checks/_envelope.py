@@ -1,24 +1,25 @@
 """The inequalities behind the trajectory bound and the split bound."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._types import WeightsOverTime
 from ..bounds import norms_nearby
 from ..bounds._split import layer_factors
 from ..bounds._trajectory import distance
+from ..dynamics import ReferenceTrajectory
 from ..dynamics._envelope import intermediates, slopes
 from ._check import Check
 from ._measure import Measured
 from ._theorem import make
 
 
-def _bounds(run: Measured) -> dict[str, np.ndarray]:
-    """lin, non, ell, G, Q and c Q over time."""
-    reference = run.reference
-    slope = slopes(run.net.epsilon, run.net.depth)
-    alignment = jnp.linalg.norm(jnp.asarray(run.task.target))
-    start = jnp.asarray(run.initial_residual)
+@eqx.filter_jit
+def _known(reference: ReferenceTrajectory, epsilon, target, start) -> dict[str, jax.Array]:
+    slope = slopes(epsilon, reference.norms.shape[1])
+    alignment = jnp.linalg.norm(target)
 
     def one(x, a, first, residual):
         lin, non, ell, gap = intermediates(x, a, first, residual, alignment, start, slope)
@@ -33,9 +34,21 @@ def _bounds(run: Measured) -> dict[str, np.ndarray]:
     # ell and G keep a bound that needs no envelope.
     floor = {"ell": start, "gap": start + reference.residual}
     return {
-        name: np.asarray(jnp.where(blown, floor.get(name, jnp.inf), value))
-        for name, value in found.items()
+        name: jnp.where(blown, floor.get(name, jnp.inf), value) for name, value in found.items()
     }
+
+
+def _bounds(run: Measured) -> dict[str, np.ndarray]:
+    """lin, non, ell, G, Q and c Q over time."""
+    target, start = jnp.asarray(run.task.target), jnp.asarray(run.initial_residual)
+    found = _known(run.reference, run.net.epsilon, target, start)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@eqx.filter_jit
+def _a_priori(weights: WeightsOverTime, envelope, epsilon):
+    """The bounds on $\\|l_W\\|$ and the totals over time."""
+    return jax.vmap(lambda v, x: norms_nearby(v, x, epsilon))(weights, envelope)
 
 
 def _size(run: Measured) -> np.ndarray:
@@ -124,9 +137,7 @@ def split_norms(run: Measured) -> list[Check]:
     Checks of $\\|l_W\\|$, of every total $p_j$, and of D in units of $1/\\gamma$.
     """
     epsilon, depth = run.net.epsilon, run.net.depth
-    linear, paths = jax.vmap(lambda v, x: norms_nearby(v, x, epsilon))(
-        run.reference.weights, run.reference.envelope
-    )
+    linear, paths = _a_priori(run.reference.weights, run.reference.envelope, epsilon)
     factors = np.asarray(layer_factors(epsilon, depth)) * float(epsilon)
     factors = factors * np.sqrt(run.task.rank / run.task.num_samples)
     measured, known = np.asarray(run.sides.paths), np.asarray(paths)

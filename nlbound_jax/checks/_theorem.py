@@ -110,10 +110,10 @@ def slope_dependence(run: Measured) -> list[Check]:
     }
     weights = np.asarray(run.sides.frobenius).max(axis=1)
     epsilon = float(run.net.epsilon)
+    rates = {name: _growth(run, name, name == "printed")[1] for name in ("printed", "repaired")}
     checks = []
     for name, measured in norms.items():
-        for reading in ("printed", "repaired"):
-            _, v = _growth(run, reading, reading == "printed")
+        for reading, v in rates.items():
             claimed = (name, reading) == ("difference", "repaired")
             text = f"Lemma 7.1: {words[name]} <= v, {reading}"
             size = weights / epsilon if name == "difference" and epsilon > 0 else 0.0
@@ -144,10 +144,10 @@ def proxy_deviation(run: Measured) -> list[Check]:
         "pointwise": ("Eq. 26: max_x |f - proxy|/||x||", run.sides.proxy_pointwise),
         "root-mean-square": ("Eq. 27: rms(f - proxy)", run.sides.proxy_gap),
     }
+    growth = {name: _growth(run, name, name == "printed") for name in ("printed", "repaired")}
     checks = []
     for name, (words, measured) in sides.items():
-        for reading in ("printed", "repaired"):
-            u, v = _growth(run, reading, reading == "printed")
+        for reading, (u, v) in growth.items():
             with np.errstate(invalid="ignore"):
                 bound = factors[name] * u ** (depth - 1) * v * epsilon**2
             bound = np.where(np.isnan(bound), np.inf, bound)

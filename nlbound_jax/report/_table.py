@@ -69,7 +69,7 @@ def notes(report: Report) -> list[str]:
         "bound = train term + capacity + deviation; the train term is the margin risk (split-*: "
         f"the smoothed ramp risk). With probability {1 - report.settings.delta:g}, each bound by "
         "itself; "
-        f"{report.settings.cells} cells (t, gamma) paid for, and the split bound's own cells. "
+        f"{report.settings.cells} cells (t, gamma) paid for, and the split bound's own cells.",
         "Random guess: 0.5.",
         "A priori: capacity and deviation, but for trajectory-measured, split-a-posteriori and "
         "split-no-plug-in, which measure the trained network. The train risk is measured, but "
