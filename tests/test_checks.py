@@ -81,7 +81,9 @@ def measured_batch(shape, seed):
         yield checks.Measured(task, net, derivative, reference, sides, float(start))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [*SHAPES[:3], *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES[3:])], ids=str
+)
 def test_claimed_inequalities_hold_on_random_problems(shape):
     smallest, done = {}, 0
     for run in measured_batch(shape, seed=100 + SHAPES.index(shape)):

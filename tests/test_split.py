@@ -341,7 +341,7 @@ def test_a_range_reaches_its_declared_end():
 
 
 def test_a_range_reaches_its_end_where_that_is_a_multiple():
-    for k, ratio in itertools.product(range(1, 60), (1.1, 1.15, 1.02, 1.3)):
+    for k, ratio in itertools.product(range(1, 25), (1.1, 1.15, 1.02, 1.3)):
         high = 1e-3
         for _ in range(k):
             high *= ratio
