@@ -166,6 +166,7 @@ BAD = {
     "ratios": ((-1,), "positive and finite"),
     "num_times": (0, "an integer of at least 1"),
     "max_steps": (0, "an integer of at least 1"),
+    "rtol": (0, r"in \(0, 1\)"),
 }
 
 

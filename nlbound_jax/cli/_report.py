@@ -52,6 +52,9 @@ def report(
     ] = Dynamics.flow,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the training.")] = Dtype.float32,
     max_steps: Annotated[int, typer.Option(help="Largest number of solver steps.")] = 4096,
+    rtol: Annotated[
+        float, typer.Option(help="Relative tolerance of the flow; 1e-3 for long runs near ReLU.")
+    ] = 1e-5,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.png.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of the table.")
@@ -83,6 +86,7 @@ def report(
             dynamics=dynamics.value,
             dtype=dtype.value,
             max_steps=max_steps,
+            rtol=rtol,
         )
         if dataset != "mnist":
             raise ValueError(f"`dataset` must be 'mnist', got {dataset!r}.")

@@ -119,6 +119,8 @@ def gradient_flow(
     - `solver`: a Diffrax solver; `Tsit5` by default.
     - `stepsize_controller`: a Diffrax controller; by default a `PIDController` with
         `rtol = 1e-5` and `atol = 1e-5` times the smallest Frobenius norm of the initial weights.
+        Near ReLU a smooth error estimate is foiled by the samples that cross kinks: there
+        `rtol = 1e-3` takes 100 steps where 1e-4 takes 450 (MNIST 7x7, epsilon = 1, to t = 60).
     - `adjoint`: a Diffrax adjoint; `RecursiveCheckpointAdjoint` by default. To differentiate
         forward (`jax.jvp`) pass `ForwardMode()`.
     - `progress_meter`: a Diffrax progress meter; none by default.

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..dynamics import Trajectory, gradient_descent, gradient_flow, learning_time
+from ..dynamics._flow import default_controller
 from ..networks import LeakyMLP, initialize
 from ..tasks import Task
 from ._settings import Settings
@@ -78,6 +79,7 @@ def train(
         saveat=diffrax.SaveAt(ts=jnp.minimum(ts, jnp.asarray(t1, ts.dtype))),
         progress_meter=progress_meter,
         max_steps=settings.max_steps,
+        stepsize_controller=default_controller(net.weights, settings.rtol),
         throw=False,
     )
 
