@@ -596,19 +596,25 @@ def test_norms_nearby_are_sharp():
 @pytest.mark.parametrize(
     ("function", "text", "mutation"),
     [
-        ("norms_nearby", "omega * _gap", "0.95 * omega * _gap"),
+        ("norms_nearby", "omega * product_gap", "0.95 * omega * product_gap"),
         ("norms_nearby", "+ jnp.stack(gaps)", "+ 0.95 * jnp.stack(gaps)"),
-        ("norms_nearby", "_gap(frobenius[: j + 1] + spectral[j + 1 :], x)", "_gap(spectral, x)"),
+        (
+            "norms_nearby",
+            "product_gap(frobenius[: j + 1] + spectral[j + 1 :], x)",
+            "product_gap(spectral, x)",
+        ),
         ("norms_nearby", "jnp.linalg.norm(linear_part", "0.95 * jnp.linalg.norm(linear_part"),
         ("norms_nearby", "totals = path_norms", "totals = 0.95 * path_norms"),
         ("norms_nearby", "** (depth - 1)", "** depth"),
-        ("_gap", "norms[i] + distances[i]", "norms[i]"),
-        ("_gap", "norms[i] + distances[i]", "norms[i] + 0.95 * distances[i]"),
-        ("_gap", "term = distances[j]", "term = 0.95 * distances[j]"),
+        ("product_gap", "norms[i] + distances[i]", "norms[i]"),
+        ("product_gap", "norms[i] + distances[i]", "norms[i] + 0.95 * distances[i]"),
+        ("product_gap", "term = distances[j]", "term = 0.95 * distances[j]"),
     ],
 )
 def test_a_mutant_of_norms_nearby_is_caught(function, text, mutation):
-    source = "".join(inspect.getsource(getattr(_split_norms, n)) for n in ("_gap", "norms_nearby"))
+    source = "".join(
+        inspect.getsource(getattr(_split_norms, n)) for n in ("product_gap", "norms_nearby")
+    )
     assert inspect.getsource(getattr(_split_norms, function)).count(text) == 1
     scope = dict(vars(_split_norms))
     exec(source.replace(text, mutation), scope)

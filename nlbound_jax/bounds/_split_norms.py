@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _validate
+from .._products import product_gap
 from .._types import AnyArray, Numeric, Weights
 from ._split_grid import SplitGrid
 
@@ -53,18 +54,6 @@ def path_norms(weights: Weights) -> Float[Array, " levels"]:
     return jnp.stack(totals[::-1])
 
 
-def _gap(norms: list[_Values], distances: list[_Values]) -> _Values:
-    """$\\prod_j (a_j + x_j) - \\prod_j a_j$ as a telescoping sum of non-negative terms."""
-    total = jnp.zeros(())
-    for j in range(len(norms)):
-        term = distances[j]
-        for i in range(len(norms)):
-            if i != j:
-                term = term * (norms[i] if i < j else norms[i] + distances[i])
-        total = total + term
-    return total
-
-
 def norms_nearby(
     weights: Weights, distances: Float[AnyArray, " layers"], epsilon: Numeric
 ) -> tuple[Float[Array, ""], Float[Array, " levels"]]:
@@ -100,8 +89,8 @@ def norms_nearby(
     spectral = [jnp.linalg.norm(w, 2) for w in weights]
     frobenius = [jnp.linalg.norm(w) for w in weights]
     omega = (1 - jnp.asarray(epsilon, float) / 2) ** (depth - 1)
-    linear = jnp.linalg.norm(linear_part(weights, epsilon)) + omega * _gap(spectral, x)
-    gaps = [_gap(frobenius[: j + 1] + spectral[j + 1 :], x) for j in range(depth - 1)]
+    linear = jnp.linalg.norm(linear_part(weights, epsilon)) + omega * product_gap(spectral, x)
+    gaps = [product_gap(frobenius[: j + 1] + spectral[j + 1 :], x) for j in range(depth - 1)]
     totals = path_norms(weights) + jnp.stack(gaps)
     return jnp.where(blown, jnp.inf, linear), jnp.where(blown, jnp.inf, totals)
 

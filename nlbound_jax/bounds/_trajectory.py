@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
+from .._products import product_gap
 from .._results import RESULTS, where
 from .._types import AnyArray, Numeric
 from ._capacity import log_class_size
@@ -43,13 +44,8 @@ def distance(norms, frobenius, distances) -> _Values:
     """$Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
     $A_1^F = F + x_1$, as a telescoping sum of non-negative terms."""
     lower = jnp.concatenate([frobenius[..., None], norms[..., 1:]], axis=-1)
-    upper = lower + distances
-    depth = norms.shape[-1]
-    terms = []
-    for j in range(depth):
-        below = jnp.prod(lower[..., :j], axis=-1)
-        terms.append(below * distances[..., j] * jnp.prod(upper[..., j + 1 :], axis=-1))
-    return jnp.sum(jnp.stack(terms), axis=0)
+    layers = range(norms.shape[-1])
+    return product_gap([lower[..., j] for j in layers], [distances[..., j] for j in layers])
 
 
 @eqx.filter_jit

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._products import product_gap
+
 _Scalar = Float[Array, ""]
 
 
@@ -34,18 +36,6 @@ class Slopes(NamedTuple):
 def slopes(epsilon: _Scalar, depth: int) -> Slopes:
     """The [`Slopes`][] of a network."""
     return Slopes(depth, jnp.log1p(-epsilon / 2))
-
-
-def product_gap(norms: list[_Scalar], distances: list[_Scalar]) -> _Scalar:
-    """$\\prod_j (a_j + x_j) - \\prod_j a_j$ as a telescoping sum of non-negative terms."""
-    total = jnp.zeros(())
-    for j, x in enumerate(distances):
-        term = x
-        for i, a in enumerate(norms):
-            if i != j:
-                term = term * (a if i < j else a + distances[i])
-        total = total + term
-    return total
 
 
 def _product(values: list[_Scalar]) -> _Scalar:
