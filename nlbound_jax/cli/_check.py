@@ -104,7 +104,9 @@ def check(
     from rich.console import Console
 
     from .. import _validate, checks, tasks
+    from ..figures import save_data
     from ..report import Settings, prepare_folder
+    from ..report._files import write_atomically
     from ..report._train import end_time as end
     from ..report._train import start
 
@@ -133,10 +135,13 @@ def check(
         run = checks.measure(net, task, ts, central=central, progress_meter=meter)
     found = checks.evaluate(run)
     if folder is not None:
-        text = json.dumps(found.as_dict(), indent=1, allow_nan=False)
-        (folder / "check.json").write_text(text)
-        checks.plot_slack(found).savefig(folder / "check.png", dpi=110)
-        found.to_xarray().to_zarr(folder / "check.zarr", mode="w", zarr_format=2)
+        text = json.dumps(found.as_dict(), indent=1, allow_nan=False).encode()
+        write_atomically(folder / "check.json", lambda file: file.write(text))
+        figure = checks.plot_slack(found)
+        write_atomically(
+            folder / "check.png", lambda file: figure.savefig(file, format="png", dpi=110)
+        )
+        save_data(found.to_xarray(), folder / "check.zarr")
     if as_json:
         typer.echo(json.dumps(found.as_dict(), allow_nan=False))
     else:

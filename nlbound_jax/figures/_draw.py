@@ -1,8 +1,6 @@
 """Figures by name: data computed once, saved, and drawn from what was saved."""
 
 import importlib
-import os
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import _validate
+from ..report._files import write_atomically
 from ._common import Preset, load_data, save_data
 
 NAMES = (*(str(n) for n in range(1, 10)), "ladder")
@@ -119,14 +118,6 @@ def redraw(name: str, folder: str | Path) -> Path:
     if not store.is_dir():
         raise ValueError(f"`folder` must hold {store.name}, got {str(path)!r}.")
     picture = path / f"{stem(name)}.png"
-    handle, temporary = tempfile.mkstemp(dir=path, prefix=picture.name)
-    os.close(handle)
-    try:
-        figure = draw(name, load_data(store))
-        figure.savefig(temporary, format="png", dpi=120)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, picture)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    figure = draw(name, load_data(store))
+    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
     return picture

@@ -10,9 +10,12 @@ import numpy as np
 from .. import _validate
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._split import a_posteriori, entry, held_out_trace, prepare
+from ._split import Inputs, Scored, a_posteriori, entry, held_out_trace, margins_of, prepare
 
-_certify = eqx.filter_jit(a_posteriori)
+
+@eqx.filter_jit
+def _certify(net: LeakyMLP, inputs: Inputs, delta) -> dict[str, Scored]:
+    return a_posteriori(net, margins_of(net, inputs), inputs, delta)
 
 
 class Certificate(eqx.Module):
@@ -105,9 +108,10 @@ def certify(
             first = jnp.asarray(np.asarray(net.weights[0], float) @ back, net.weights[0].dtype)
             net = LeakyMLP((first, *net.weights[1:]), net.epsilon)
         scored = _certify(net, prepare(task, net.weights[0].dtype, delta), jnp.asarray(delta))
-        rows = [entry(name, found, task, net.depth) for name, found in scored.items()]
+        trace = held_out_trace(task)
+        rows = [entry(name, found, trace, net.depth) for name, found in scored.items()]
         test = None
         if task.x_test is not None and task.y_test is not None:
             test = _risk(net, task.x_test, task.y_test)
         train = _risk(net, task.x, task.y)
-    return Certificate(rows, net, train, test, held_out_trace(task), delta)
+    return Certificate(rows, net, train, test, trace, delta)

@@ -39,7 +39,7 @@ def prepare_folder(folder: str | Path) -> Path:
     return path
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Write beside `path` and move into place, so that no half-written file is ever seen."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
@@ -70,6 +70,6 @@ def save(report: Report, folder: str | Path) -> None:
     """
     path = prepare_folder(folder)
     text = json.dumps(report.as_dict(), indent=1, allow_nan=False).encode()
-    _write(path / "report.json", lambda file: file.write(text))
+    write_atomically(path / "report.json", lambda file: file.write(text))
     figure = plot(report)
-    _write(path / "report.png", lambda file: figure.savefig(file, format="png", dpi=120))
+    write_atomically(path / "report.png", lambda file: figure.savefig(file, format="png", dpi=120))

@@ -18,7 +18,7 @@ from .._types import Data
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
-from ._files import _write
+from ._files import write_atomically
 from ._report import Report, _summary
 from ._settings import Settings
 
@@ -128,7 +128,7 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, lambda file: np.savez(file, **arrays))
+        write_atomically(path, lambda file: np.savez(file, **arrays))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(

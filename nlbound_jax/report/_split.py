@@ -77,10 +77,14 @@ def _score(margins, input_norms, sizes: Sizes, numbers, dim: int, depth: int) ->
     return Scored(found, jnp.mean(ratio < 1, dtype=float), ramp)
 
 
-def a_posteriori(net: LeakyMLP, inputs: Inputs, delta) -> dict[str, Scored]:
+def margins_of(net: LeakyMLP, inputs: Inputs) -> Float[Array, " m"]:
+    """$y_i f(x_i)$."""
+    return inputs.y * net.features_first(inputs.x)
+
+
+def a_posteriori(net: LeakyMLP, margins, inputs: Inputs, delta) -> dict[str, Scored]:
     """The versions that measure the network: with the plug-in and, if possible, without it."""
     depth, dim = net.depth, inputs.x.shape[0]
-    margins = inputs.y * net.features_first(inputs.x)
     weights = tuple(w.astype(float) for w in net.weights)
     epsilon = net.epsilon.astype(float)
     m = jnp.asarray(float(inputs.y.shape[0]))
@@ -123,8 +127,8 @@ def _over_time(
     def one(args):
         weights, reference, far = args
         net = LeakyMLP(weights, epsilon)
-        scored = a_posteriori(net, inputs, delta)
-        depth = net.depth
+        margins, depth = margins_of(net, inputs), net.depth
+        scored = a_posteriori(net, margins, inputs, delta)
         wide = epsilon.astype(float)
         linear, paths = bounds.norms_nearby(reference, far, wide)
         sizes = _plain_sizes(linear, paths, dim)
@@ -135,14 +139,14 @@ def _over_time(
         reach = jnp.where(finite, reach, jnp.inf)
 
         def a_priori(args):
-            weights, deviation = args
-            margins = inputs.y * LeakyMLP(weights, epsilon).features_first(inputs.x)
+            margins, deviation = args
             known = {**numbers, "delta": delta, "deviation": deviation}
             return _score(margins, inputs.norms, sizes, known, dim, depth)
 
         # The trained network as it is; the reference's weights at the distance Q.
-        pairs = [jnp.stack([w, v.astype(dtype)]) for w, v in zip(weights, reference, strict=True)]
-        both = jax.lax.map(a_priori, (tuple(pairs), jnp.stack([jnp.zeros(()), reach])))
+        start = LeakyMLP(tuple(v.astype(dtype) for v in reference), epsilon)
+        pair = jnp.stack([margins, margins_of(start, inputs)])
+        both = jax.lax.map(a_priori, (pair, jnp.stack([jnp.zeros(()), reach])))
         first, wholly = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(2))
         return {"split-a-priori": first, "split-wholly-a-priori": wholly, **scored}
 
@@ -161,8 +165,11 @@ def assumptions(name: str) -> list[str]:
     return [NO_PLUG_IN] if name == "split-no-plug-in" else [PLUG_IN]
 
 
-def entry(name: str, scored: Scored, task: Task, depth: int, i: Any = ()) -> dict[str, Any]:
-    """The numbers of a report's row that belong to the bound alone, at index `i`."""
+def entry(
+    name: str, scored: Scored, trace: float | None, depth: int, i: Any = ()
+) -> dict[str, Any]:
+    """The numbers of a report's row that belong to the bound alone, at index `i`; `trace` is
+    that of the task."""
     bound = scored.bound
 
     def at(value):
@@ -192,7 +199,7 @@ def entry(name: str, scored: Scored, task: Task, depth: int, i: Any = ()) -> dic
         "theta": float(thetas[family]) if metric else 0.0,
         "exponent": GRID.exponents[exponents[family]] if metric else 0.0,
         "log_cells": at(bound.log_cells),
-        "held_out_trace": held_out_trace(task),
+        "held_out_trace": trace,
         "a_priori": name in ("split-a-priori", "split-wholly-a-priori"),
         "assumes": assumptions(name),
         "result": "blow_up" if blown else "successful",
@@ -216,10 +223,11 @@ def split_rows(run: Run) -> list[dict[str, Any]]:
     ts, scale = np.asarray(trajectory.ts, float), np.asarray(reference.scale)
     test = None if run.risks.test is None else np.asarray(run.risks.test, float)
     order = ("split-a-priori", "split-wholly-a-priori", "split-a-posteriori", "split-no-plug-in")
+    trace = held_out_trace(run.task)
     rows = []
     for name in (n for n in order if n in scored):
         for i in range(len(ts)):
-            row = entry(name, scored[name], run.task, run.settings.depth, i)
+            row = entry(name, scored[name], trace, run.settings.depth, i)
             row |= {
                 "kappa": None,
                 "ratio": float(scale[i] / row["gamma"]),
