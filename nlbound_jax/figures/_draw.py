@@ -16,7 +16,7 @@ NAMES = (*(str(n) for n in range(1, 10)), "ladder")
 
 def _module(name: str) -> ModuleType:
     _validate.member("name", name, NAMES)
-    file = "_ladder_figure" if name == "ladder" else f"_figure{name}"
+    file = "_ladder" if name == "ladder" else f"_figure{name}"
     return importlib.import_module(f"{__package__}.{file}")
 
 

@@ -11,7 +11,9 @@ from .. import _validate
 from ..report import Settings, report
 from ..report._plot import COLOURS
 from ..tasks import Task
+from ._common import Preset
 
+TITLE = "Every bound against the slope, from linear to ReLU"
 EPSILONS = tuple(float(e) for e in np.geomspace(1e-3, 1.0, 13))
 
 
@@ -102,3 +104,19 @@ def plot_ladder(data: xr.Dataset) -> Figure:
     figure.legend(fontsize="small", loc="outside lower center", ncols=3)
     axis.set_title(f"{data.attrs['task']}, L = {data.attrs['depth']}, {data.attrs['init']} init")
     return figure
+
+
+draw = plot_ladder
+
+
+def compute(preset: Preset) -> xr.Dataset:
+    """The ladder at 7x7, among the figures that are made by name."""
+    points = {"full": 13, "quick": 5, "tiny": 2}[preset.name]
+    settings = Settings(
+        width=preset.width,
+        seed=preset.seed,
+        num_times=min(preset.num_times, 40),
+        end_time=1.0 if preset.name == "tiny" else None,
+    )
+    epsilons = np.geomspace(1e-3, 1.0, points).tolist()
+    return ladder(preset.task(7), settings, epsilons=epsilons)
