@@ -1,5 +1,6 @@
 """Numbers in, bounds out. Nothing here knows of data, networks or training."""
 
+from . import classical as classical
 from ._certified import CertifiedTheorem52 as CertifiedTheorem52
 from ._certified import Enclosure as Enclosure
 from ._certified import certified_theorem_5_2 as certified_theorem_5_2
