@@ -56,7 +56,10 @@ BAD = [
     (["--precision-bits", "0"], "`precision_bits` must be an integer of at least 1, got 0."),
     (["--side", "8"], "`side` must be one of 7, 14, 28, got 8."),
     (["--components", "99"], "`components` must be an integer in [1, 49], got 99."),
-    (["--dataset", "cifar"], "`dataset` must be 'mnist', got 'cifar'."),
+    (["--dataset", "cifar"], "`dataset` must be mnist, tfds:NAME or FILE.npz, got 'cifar'."),
+    (["--data-dir", "x"], "`data_dir` must be left out with mnist, got 'x'."),
+    (["--norm-bound", "1"], "`norm_bound` must be left out with mnist, got '1.0'."),
+    (["--positive", "1,x"], "`positive` must be a non-empty set of digits 0 to 9, got [1, 'x']."),
     (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
     (["--beta", "2"], "`fraction` must exceed omega beta^depth / alignment"),
 ]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,14 +155,12 @@ def _table(dataset: "xr.Dataset"):
 
 
 def _write(dataset: "xr.Dataset", out: Path) -> None:
-    """Write the store beside its place and move it there, so that no half of one is seen."""
-    temporary = out.with_name(out.name + ".partial")
+    from ..figures import save_data
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_zarr(temporary, mode="w", consolidated=False)
-        temporary.rename(out)
+        save_data(dataset, out)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise ValueError(
             f"`out` must be a path that can be written, got {str(out)!r}: {error.strerror}."
         ) from None

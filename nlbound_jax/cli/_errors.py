@@ -15,8 +15,9 @@ def fail(message: str) -> NoReturn:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a `ValueError` about the user's input into one line and exit status 2."""
+    """Turn a `ValueError` about the user's input, or the lack of an optional extra, into one line
+    and exit status 2."""
     try:
         yield
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         fail(str(error))

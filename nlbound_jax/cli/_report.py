@@ -8,11 +8,25 @@ from typing import Annotated
 import typer
 
 from ._errors import one_line_errors
-
-
-class Init(StrEnum):
-    default = "default"
-    rank_one = "rank-one"
+from ._options import (
+    Beta,
+    Components,
+    DataDir,
+    Dataset,
+    Delta,
+    Depth,
+    EndTime,
+    Epsilon,
+    Init,
+    InitKind,
+    NormBound,
+    Positive,
+    Seed,
+    Side,
+    Until,
+    Width,
+    load_task,
+)
 
 
 class Dynamics(StrEnum):
@@ -26,27 +40,24 @@ class Dtype(StrEnum):
 
 
 def report(
-    dataset: Annotated[str, typer.Option(help="The data: mnist.")] = "mnist",
-    side: Annotated[int, typer.Option(help="Pixels of the pooled images: 7, 14 or 28.")] = 7,
-    components: Annotated[
-        int | None, typer.Option(help="Keep that many principal directions.")
-    ] = None,
-    width: Annotated[int, typer.Option(help="Units of a hidden layer.")] = 64,
-    depth: Annotated[int, typer.Option(help="Number of weight matrices L.")] = 2,
-    epsilon: Annotated[float, typer.Option(help="1 - negative slope: 0 linear, 1 ReLU.")] = 0.001,
-    beta: Annotated[float, typer.Option(help="Spectral norm of each layer at the start.")] = 0.001,
-    init: Annotated[Init, typer.Option(help="Initialization of the input layer.")] = Init.default,
+    dataset: Dataset = "mnist",
+    side: Side = None,
+    components: Components = None,
+    data_dir: DataDir = None,
+    positive: Positive = None,
+    norm_bound: NormBound = None,
+    width: Width = 64,
+    depth: Depth = 2,
+    epsilon: Epsilon = 0.001,
+    beta: Beta = 0.001,
+    init: InitKind = Init.default,
     kappa: Annotated[int, typer.Option(help="Proxy of Theorem 5.2: 1 or 2.")] = 2,
-    delta: Annotated[float, typer.Option(help="1 - confidence.")] = 0.01,
+    delta: Delta = 0.01,
     precision_bits: Annotated[int, typer.Option(help="Bits of a number, p.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the initialization.")] = 0,
+    seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="Repeat for that many seeds and give the spread.")] = 1,
-    until: Annotated[
-        float, typer.Option(help="Train until this fraction of the strongest mode is learned.")
-    ] = 0.9,
-    end_time: Annotated[
-        float | None, typer.Option(help="Train until this time instead of --until.")
-    ] = None,
+    until: Until = 0.9,
+    end_time: EndTime = None,
     dynamics: Annotated[
         Dynamics, typer.Option(help="Exact gradient flow, or gradient descent with step 0.001.")
     ] = Dynamics.flow,
@@ -66,7 +77,6 @@ def report(
     import jax
     from rich.console import Console
 
-    from .. import tasks
     from ..report import Settings, prepare_folder, report_seeds, save, spread, spread_table, table
 
     jax.config.update("jax_enable_x64", True)
@@ -88,11 +98,16 @@ def report(
             max_steps=max_steps,
             rtol=rtol,
         )
-        if dataset != "mnist":
-            raise ValueError(f"`dataset` must be 'mnist', got {dataset!r}.")
         if out is not None:
             prepare_folder(out)
-        task = tasks.mnist(side, components)
+        task = load_task(
+            dataset,
+            side=side,
+            components=components,
+            data_dir=data_dir,
+            positive=positive,
+            norm_bound=norm_bound,
+        )
         meter = diffrax.TqdmProgressMeter()
         reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
     made = reports[0]

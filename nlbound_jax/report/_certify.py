@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _validate
 from ..networks import LeakyMLP
+from ..networks._mlp import checked
 from ..tasks import Task
 from ._split import Inputs, Scored, a_posteriori, entry, held_out_trace, margins_of, prepare
 
@@ -94,14 +95,14 @@ def certify(
     """
     delta = _validate.scalar("delta", delta, low=0, high=1, open_low=True, open_high=True)
     inputs = _validate.member("inputs", inputs, ("whitened", "raw"))
+    net = checked("net", net)
+    task = _validate.instance("task", task, Task)
     width = net.weights[0].shape[1]
     expected = task.rank if inputs == "whitened" else task.transform.matrix.shape[0]
     if width != expected:
         raise ValueError(
             f"`net` must have {expected} inputs ({inputs} ones of the task), got {width}."
         )
-    if not all(np.isfinite(np.asarray(w)).all() for w in net.weights):
-        raise ValueError("`net` must have finite weights, got nan or an infinity.")
     with jax.enable_x64(True):
         if inputs == "raw":
             back = task.transform.inverse(np.eye(task.rank)).T

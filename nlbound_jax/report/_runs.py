@@ -1,6 +1,7 @@
 """A trained run in one file, and back."""
 
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .. import _validate
 from .._results import RESULTS
 from .._types import Data
 from ..dynamics import Trajectory
@@ -68,7 +70,8 @@ class SavedRun(eqx.Module):
         **Arguments:**
 
         - `x`: raw inputs as `task.transform` takes them: `(n features)` or `(features,)`; for
-            MNIST images of bytes, `(n height width)` or `(height width)`.
+            MNIST images of bytes, `(n height width)` or `(height width)`, for images out of
+            [`from_tfds`][] also `(n height width channels)`.
 
         **Returns:**
 
@@ -101,6 +104,9 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
 
     `ValueError` if `task` is another one or the file cannot be written.
     """
+    made = _validate.instance("made", made, Report)
+    task = _validate.instance("task", task, Task)
+    path = _validate.path("path", path)
     if _summary(task) != made.task:
         raise ValueError(
             f"`task` must be the one that the report is on, {made.task['name']!r} with rank "
@@ -118,14 +124,18 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
         "depth": len(run.weights),
         "result": next(n for n, item in RESULTS._name_to_item.items() if run.result == item),
         "stats": {k: v for k, v in run.stats.items() if isinstance(v, int)},
-        "transform": {"scale": float(transform.scale), "side": transform.side},
+        # `image` came later: a file without it is one of a task without channels.
+        "transform": {
+            "scale": float(transform.scale),
+            "side": transform.side,
+            "image": transform.image,
+        },
         "task": made.task,
         "settings": made.settings.as_dict(),
     }
     text = json.dumps(header, allow_nan=False).encode()
     arrays["header"] = np.frombuffer(text, np.uint8)
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, **arrays))
@@ -158,7 +168,7 @@ def load_run(path: str | Path) -> SavedRun:
     `ValueError` naming the path if the file cannot be read, is damaged or cut short, is of
     another version, or was not written by [`save_run`][].
     """
-    path = Path(path)
+    path = _validate.path("path", path)
     arrays = _read(path)
     try:
         header = json.loads(arrays.pop("header").tobytes())
@@ -199,10 +209,14 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     weights = tuple(arrays[f"W{i + 1}"] for i in range(header["depth"]))
     ts, matrix, epsilon, reached = (arrays[k] for k in ("ts", "matrix", "epsilon", "reached"))
     scale, side = header["transform"]["scale"], header["transform"]["side"]
+    image = header["transform"].get("image")
+    image = None if image is None else tuple(image)
     fit = all(w.ndim == 3 and w.shape[0] == ts.size > 0 for w in weights)
     fit = fit and ts.ndim == 1 and matrix.ndim == 2 and epsilon.ndim == reached.ndim == 0
     fit = fit and matrix.shape[1] == weights[0].shape[2]
     fit = fit and all(a.dtype.kind == "f" for a in (*weights, ts, matrix, epsilon, reached))
+    fit = fit and (image is None or (len(image) == 3 and math.prod(image) == matrix.shape[0]))
+    fit = fit and (image is None or all(isinstance(n, int) and n > 0 for n in image))
     if not fit or not isinstance(scale, float) or not isinstance(side, int | None):
         raise ValueError("shapes or dtypes")
     stats = {k[6:]: jnp.asarray(a) for k, a in arrays.items() if k.startswith("stats.")}
@@ -217,4 +231,4 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     trajectory.network()  # refuses layers that do not fit together
     settings = header["settings"]
     settings = Settings(**{**settings, "ratios": tuple(settings["ratios"])})
-    return SavedRun(trajectory, Transform(matrix, scale, side), header["task"], settings)
+    return SavedRun(trajectory, Transform(matrix, scale, side, image), header["task"], settings)

@@ -4,11 +4,20 @@ import numpy as np
 
 from .. import _validate
 from .._types import Data
-from ._task import Task, build, finite
+from ._task import Task, build, finite, largest_norm
+
+
+def _array(name: str, data: Data) -> np.ndarray:
+    if isinstance(data, np.ma.MaskedArray):
+        raise ValueError(f"`{name}` must have no masked entries, got a masked array.")
+    try:
+        return np.asarray(data)
+    except ValueError:
+        raise ValueError(f"`{name}` must be an array, got rows of different lengths.") from None
 
 
 def _inputs(name: str, x: Data, features: int | None) -> np.ndarray:
-    x = np.asarray(x)
+    x = _array(name, x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"`{name}` must be a non-empty array (samples, features), got {x.shape}.")
     if features is not None and x.shape[1] != features:
@@ -17,7 +26,9 @@ def _inputs(name: str, x: Data, features: int | None) -> np.ndarray:
 
 
 def _labels(name: str, y: Data, num_samples: int) -> np.ndarray:
-    y = np.asarray(y)
+    y = _array(name, y)
+    if y.dtype == object and all(isinstance(label, str) for label in y.flat):
+        y = y.astype(str)
     if y.shape != (num_samples,):
         raise ValueError(f"`{name}` must have shape ({num_samples},), got {y.shape}.")
     if y.dtype.kind in "iuf":
@@ -67,6 +78,7 @@ def from_arrays(
     """
     x = _inputs("x", x, None)
     y = _labels("y", y, len(x))
+    name = _validate.instance("name", name, str)
     classes = np.unique(y)
     if len(classes) != 2:
         raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
@@ -82,7 +94,7 @@ def from_arrays(
                 f"`y_test` must have the classes of `y`, got {labels[~known][0]!r} as well."
             )
         test_signs = np.where(labels == classes[1], 1.0, -1.0)
-    largest = float(np.linalg.norm(x, axis=1).max())
+    largest = largest_norm(x)
     if norm_bound is not None:
         norm_bound = _validate.scalar("norm_bound", norm_bound, low=0, open_low=True)
         if largest > norm_bound * (1 + 1e-12):

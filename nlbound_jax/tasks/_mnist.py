@@ -24,10 +24,15 @@ def load_mnist() -> dict[str, np.ndarray]:
 
 
 def _digits(name: str, digits: Collection[int]) -> frozenset[int]:
-    chosen = frozenset(digits)
-    if not chosen or not all(isinstance(k, int) and 0 <= k <= 9 for k in chosen):
-        raise ValueError(f"`{name}` must be a non-empty set of digits 0 to 9, got {digits!r}.")
-    return chosen
+    try:
+        chosen = frozenset(digits)
+    except TypeError:  # no collection, or of something without a hash
+        chosen = frozenset()
+    if not chosen or not all(isinstance(k, int | np.integer) and 0 <= k <= 9 for k in chosen):
+        raise ValueError(
+            f"`{name}` must be a non-empty set of digits 0 to 9, got {_validate.shown(digits)}."
+        )
+    return frozenset(map(int, chosen))
 
 
 def mnist(

@@ -13,13 +13,15 @@ from .._types import AnyArray, Data
 class Transform(eqx.Module):
     """From raw inputs to whitened ones, with the statistics of the training set.
 
-    Images are average-pooled to `side` x `side` first (if `side` is set). Then
+    Images are average-pooled first: to `side` x `side` (if `side` is set), or to `image` =
+    (height, width, channels) if they have a last axis of channels. Then
     $\\tilde x = M^\\top x / \\text{scale}$ with $M$ = `matrix`, of shape `(features d)`.
     """
 
     matrix: Float[np.ndarray, "features d"]
     scale: float
     side: int | None = None
+    image: tuple[int, int, int] | None = None
 
     def __call__(self, x: Data) -> Float[np.ndarray, "*batch d"]:
         """Whiten raw inputs.
@@ -27,7 +29,8 @@ class Transform(eqx.Module):
         **Arguments:**
 
         - `x`: `(n features)` or one sample `(features,)`; if the task pools images, also
-            `(n height width)` or `(height width)`.
+            `(n height width)` or `(height width)`, with `image` set
+            `(n height width channels)` or `(height width channels)`.
 
         **Returns:**
 
@@ -40,6 +43,8 @@ class Transform(eqx.Module):
         x = np.asarray(x)
         if self.side is not None:
             x = pool(x, self.side)
+        elif self.image is not None and x.ndim > 2:
+            x = pool_channels(x, self.image)
         if x.ndim not in (1, 2) or x.shape[-1] != self.matrix.shape[0]:
             raise ValueError(
                 f"`x` must have {self.matrix.shape[0]} features in its last axis, "
@@ -59,9 +64,19 @@ class Transform(eqx.Module):
         **Returns:**
 
         $x / \\text{scale}$, `(n features)` or `(features,)`.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
         """
+        x = np.asarray(x)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.matrix.shape[1]:
+            raise ValueError(
+                f"`x` must have {self.matrix.shape[1]} coordinates in its last axis, "
+                f"got shape {x.shape}."
+            )
         # The columns of M are orthogonal.
-        return np.asarray(x) @ (self.matrix / np.sum(self.matrix**2, axis=0)).T
+        return finite("x", x) @ (self.matrix / np.sum(self.matrix**2, axis=0)).T
 
 
 class Task(eqx.Module):
@@ -105,6 +120,17 @@ class Task(eqx.Module):
         return self.x.shape[1]
 
     @property
+    def num_features(self) -> int:
+        """How many features the raw inputs have (after pooling), at least d."""
+        return self.transform.matrix.shape[0]
+
+    @property
+    def condition_number(self) -> float:
+        """The largest over the smallest singular value of the inputs that whitening kept:
+        $\\sqrt{\\lambda_1/\\lambda_d}$, at most $1/\\sqrt{\\text{cut}}$."""
+        return math.sqrt(self.spectrum[0] / self.spectrum[-1])
+
+    @property
     def num_samples(self) -> int:
         """m, the number of training samples."""
         return self.x.shape[0]
@@ -114,11 +140,21 @@ def finite(name: str, x: np.ndarray) -> np.ndarray:
     """`x` as float64, or one line if it is not numeric and finite."""
     if x.dtype.kind not in "biuf":
         raise ValueError(f"`{name}` must be an array of numbers, got dtype {x.dtype}.")
-    x = x.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # an extended precision may have larger numbers
+        x = x.astype(np.float64, copy=False)
     if not np.isfinite(x).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
         raise ValueError(f"`{name}` must be finite, got {x[where]} at index {where}.")
     return x
+
+
+def largest_norm(x: Float[np.ndarray, "m features"]) -> float:
+    """$\\max_i \\|x_i\\|$, where squares may neither overflow nor vanish."""
+    unit = float(np.abs(x).max()) or 1.0
+    largest = unit * float(np.linalg.norm(x / unit, axis=1).max())
+    if not math.isfinite(largest):
+        raise ValueError("`x` must have norms below 1.8e308, got a larger one.")
+    return largest
 
 
 def pool(images: Shaped[np.ndarray, "..."], side: int) -> Shaped[np.ndarray, "*batch features"]:
@@ -132,6 +168,22 @@ def pool(images: Shaped[np.ndarray, "..."], side: int) -> Shaped[np.ndarray, "*b
     block = height // side
     blocks = images.reshape(*images.shape[:-2], side, block, side, block)
     return blocks.mean(axis=(-3, -1)).reshape(*images.shape[:-2], side * side)
+
+
+def pool_channels(
+    images: Shaped[np.ndarray, "..."], shape: tuple[int, int, int]
+) -> Shaped[np.ndarray, "*batch features"]:
+    """Average-pool images `(... height width channels)` to `shape` and flatten them."""
+    side = np.shape(images)[-3:]
+    fits = images.ndim in (3, 4) and side[2] == shape[2] and 0 not in side
+    if not fits or side[0] % shape[0] or side[1] % shape[1]:
+        raise ValueError(
+            f"`x` must be images (n, height, width, {shape[2]}) with height divisible by "
+            f"{shape[0]} and width by {shape[1]}, got shape {images.shape}."
+        )
+    batch, (height, width, channels) = images.shape[:-3], shape
+    blocks = images.reshape(*batch, height, side[0] // height, width, side[1] // width, channels)
+    return blocks.mean(axis=(-4, -2)).reshape(*batch, height * width * channels)
 
 
 def whiten(
@@ -157,6 +209,16 @@ def whiten(
     return spectrum[:rank], matrix
 
 
+def _single(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n features"]:
+    largest = float(np.finfo(np.float32).max)
+    if np.abs(x).max() > largest:
+        raise ValueError(
+            f"`x_test` must be within {largest:.2g} times the training inputs, got "
+            f"{np.abs(x).max():.2g}."
+        )
+    return x.astype(np.float32)
+
+
 def build(
     x: Float[np.ndarray, "m features"],
     y: Float[np.ndarray, " m"],
@@ -169,6 +231,7 @@ def build(
     cut: float,
     components: int | None,
     name: str,
+    image: tuple[int, int, int] | None = None,
 ) -> Task:
     """A [`Task`][] from flattened, finite, unscaled inputs and labels in {-1, +1}."""
     cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
@@ -183,8 +246,8 @@ def build(
         target=target,
         alignment=float(np.linalg.norm(target)),
         spectrum=spectrum,
-        transform=Transform(matrix, scale, side),
+        transform=Transform(matrix, scale, side, image),
         norm_bound=norm_bound,
         name=name,
-        held_out=None if x_test is None else (x_test / scale).astype(np.float32),
+        held_out=None if x_test is None else _single(x_test / scale),
     )
