@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 OUT ?= out
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: all demo test test-all bench lint clean
+.PHONY: all demo test test-all bench lint docs clean
 all: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -22,11 +22,14 @@ endif
 demo: $(STAMP)
 	$(VENV)/bin/nlbound report --out $(OUT)
 
+# Both precisions; what is heavy runs in the one it is for (markers float64 and float32).
 test: $(STAMP)
-	$(PY) -m pytest -n 2 -m "not slow"
+	JAX_ENABLE_X64=1 $(PY) -m pytest -n 2 -m "not slow"
+	JAX_ENABLE_X64=0 $(PY) -m pytest -n 2 -m "not slow"
 
 test-all: $(STAMP)
-	$(PY) -m pytest -n 2
+	JAX_ENABLE_X64=1 $(PY) -m pytest -n 2
+	JAX_ENABLE_X64=0 $(PY) -m pytest -n 2
 
 bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench || uv pip install --python $(PY) --group bench
@@ -37,6 +40,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+
+# docs/api.md, from the docstrings.
+docs: $(STAMP)
+	$(PY) docs/make_api.py
 
 clean:
 	rm -rf $(VENV) out

@@ -5,6 +5,7 @@ from . import figures as figures
 from . import networks as networks
 from . import sweep as sweep
 from . import tasks as tasks
+from ._citation import citation as citation
 from ._results import RESULTS as RESULTS
 from .report import Certificate as Certificate
 from .report import Report as Report
