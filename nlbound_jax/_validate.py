@@ -2,7 +2,9 @@
 was given. Concrete values raise `ValueError`; traced ones fail at run time (`eqx.error_if`)."""
 
 import math
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +13,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+LARGEST = 2**31 - 1  # what JAX can index with in either precision
 
 
 def float_dtype() -> Any:
@@ -30,6 +34,17 @@ def needs_x64(name: str) -> None:
             f"`{name}` must run in float64, got jax_enable_x64=False; "
             'call jax.config.update("jax_enable_x64", True) first.'
         )
+
+
+def shown(value: Any) -> str:
+    """`value` on one short line, as messages show it."""
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim:
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "a number too large to print"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
@@ -58,11 +73,11 @@ def real(
     allowed = interval(low, high, open_low, open_high)
     traced = is_traced(value)
     try:
-        if not traced and np.iscomplexobj(value):
+        if not traced and np.asarray(value).dtype.kind not in "biuf":
             raise TypeError
         array = jnp.asarray(value, dtype=float_dtype())
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.") from None
     xp = jnp if traced else np
     # The range is tested on the value as given: float32 would round 1e-50 to 0.
     raw = array if traced else np.asarray(value, dtype=float)
@@ -80,9 +95,11 @@ def real(
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """`value` as an int within [low, high]; bools and non-integral floats are refused."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer in [{low}, {high}]"
+    if high is None and isinstance(value, int) and value > LARGEST:
+        allowed = f"an integer in [{low}, {LARGEST}]"
     ok = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-    if not ok or value < low or (high is not None and value > high):
-        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+    if not ok or value < low or value > (LARGEST if high is None else high):
+        raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.")
     return int(value)
 
 
@@ -90,16 +107,88 @@ def member(name: str, value: Any, allowed: Collection[Any]) -> Any:
     """`value` if it is one of `allowed`."""
     if not any(type(value) is type(a) and value == a for a in allowed):
         listing = ", ".join(repr(a) for a in allowed)
-        raise ValueError(f"`{name}` must be one of {listing}, got {value!r}.")
+        raise ValueError(f"`{name}` must be one of {listing}, got {shown(value)}.")
     return value
 
 
 def scalar(name: str, value: Any, **limits: Any) -> float:
     """A single concrete number within the limits of `real`, as a Python float."""
     if np.ndim(value) != 0 or isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"`{name}` must be a single number, got {value!r}.")
+        raise ValueError(f"`{name}` must be a single number, got {shown(value)}.")
     real(name, value, **limits)
     return float(value)
+
+
+def instance(name: str, value: Any, kind: type) -> Any:
+    """`value` if it is a `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+    return value
+
+
+def path(name: str, value: Any) -> Path:
+    """`value` as a path."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise ValueError(f"`{name}` must be a path, got {shown(value)}.")
+    return Path(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` if it is True or False."""
+    return bool(member(name, bool(value) if isinstance(value, np.bool_) else value, (True, False)))
+
+
+def matrices(name: str, weights: Any, *, depth: int = 2) -> tuple[Any, ...]:
+    """`weights` as a tuple of at least `depth` matrices that fit together and end in one output,
+    every entry finite (which is tested for concrete arrays only)."""
+    if not isinstance(weights, (tuple, list)):
+        raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
+    shapes = [getattr(w, "shape", None) for w in weights]
+    fit = len(shapes) >= depth and all(s is not None and len(s) == 2 and 0 not in s for s in shapes)
+    fit = fit and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
+    if not fit or shapes[-1][0] != 1:
+        count = {1: "one matrix", 2: "two matrices"}.get(depth, f"{depth} matrices")
+        raise ValueError(
+            f"`{name}` must be at least {count} (out, in) that fit together and end in one "
+            f"output, got shapes {shapes}."
+        )
+    if not all(jnp.issubdtype(w.dtype, jnp.floating) for w in weights):
+        raise ValueError(
+            f"`{name}` must be floating, got {', '.join(str(w.dtype) for w in weights)}."
+        )
+    return tuple(weights)
+
+
+def at_least_zero(name: str, value: Any, dtype: Any = float) -> Array:
+    """`value` as an array of numbers of at least 0; `+inf` is allowed."""
+    try:
+        if not is_traced(value) and np.asarray(value).dtype.kind not in "biuf":
+            raise TypeError
+        array = jnp.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"`{name}` must be at least 0, got {shown(value)}.") from None
+    if is_traced(value):
+        return eqx.error_if(array, jnp.any(~(array >= 0)), f"`{name}` must be at least 0.")
+    raw = np.asarray(value, float)
+    if not (raw >= 0).all():
+        raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")
+    return array
+
+
+def number(name: str, value: Any, low: float, high: float = math.inf, **options: Any) -> Array:
+    """One number within the limits of `real`, concrete or traced, as a scalar array."""
+    array = real(name, value, low, high, **options)
+    if array.ndim:
+        raise ValueError(f"`{name}` must be a single number, got shape {array.shape}.")
+    return array
+
+
+def finite(name: str, arrays: Sequence[Any]) -> None:
+    """Raise if a concrete array of `arrays` has an entry that is not finite."""
+    for array in arrays:
+        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
+            bad = np.asarray(array).ravel()
+            raise ValueError(f"`{name}` must be finite, got {bad[~np.isfinite(bad)][0]}.")
 
 
 def broadcastable(arrays: dict[str, Array]) -> None:

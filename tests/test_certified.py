@@ -12,6 +12,8 @@ import pytest
 from nlbound_jax.bounds import _certified, theorem_5_2
 from nlbound_jax.bounds._certified import certified_theorem_5_2
 
+pytestmark = pytest.mark.float64
+
 pytest.importorskip("flint")
 
 READINGS = ("printed", "repaired")

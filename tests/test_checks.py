@@ -15,6 +15,8 @@ from nlbound_jax import RESULTS, bounds, checks, dynamics, networks
 from nlbound_jax.checks import _counterexamples, _measure
 from nlbound_jax.cli._app import app
 
+pytestmark = pytest.mark.float64
+
 # (depth, d, width, m, t1), 64 problems each
 SHAPES = [
     (2, 1, 1, 8, 6.0),

@@ -10,6 +10,8 @@ from scipy.integrate import solve_ivp
 
 from nlbound_jax.checks import _counterexamples as counterexamples
 
+pytestmark = pytest.mark.float64
+
 EPSILONS = [0.001, 0.3, 0.7, 1.0]
 
 

@@ -11,6 +11,8 @@ from helpers import assert_close, small_task
 from nlbound_jax import bounds, dynamics, networks
 from nlbound_jax.dynamics import _reference
 
+pytestmark = pytest.mark.float64
+
 # (depth, d, width, m, t1)
 SHAPES = [
     (2, 1, 1, 8, 6.0),

@@ -14,6 +14,8 @@ from helpers import assert_close
 from nlbound_jax.bounds import _trajectory
 from nlbound_jax.dynamics import _envelope, _reference
 
+pytestmark = pytest.mark.float64
+
 
 def outputs(weights, epsilon, x):
     h = x

@@ -18,6 +18,8 @@ from nlbound_jax.figures import _panels
 from nlbound_jax.figures._common import Preset, load_data, save_data
 from nlbound_jax.report._plot import COLOURS
 
+pytestmark = pytest.mark.float64
+
 TINY = Preset("tiny")
 FIGURES = {n: importlib.import_module(f"nlbound_jax.figures._figure{n}") for n in range(1, 7)}
 # Its cases, and what varies between them.

@@ -8,6 +8,8 @@ from nlbound_jax import bounds
 from nlbound_jax.figures import _figure7, _figure8, _figure9
 from nlbound_jax.figures._common import Preset, load_data, save_data
 
+pytestmark = pytest.mark.float64
+
 X64 = jax.config.jax_enable_x64
 TINY = Preset("tiny")
 

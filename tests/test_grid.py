@@ -8,6 +8,8 @@ from helpers import assert_close
 from nlbound_jax import bounds
 from nlbound_jax.bounds import _theorem52
 
+pytestmark = pytest.mark.float64
+
 AXES = {
     "t": np.linspace(0.5, 9, 5),
     "epsilon": [0.0, 0.01, 0.5],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.float64
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nlbound_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))

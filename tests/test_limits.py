@@ -4,6 +4,8 @@ from helpers import assert_close
 
 from nlbound_jax import bounds, dynamics
 
+pytestmark = pytest.mark.float64
+
 NUMBERS = {"epsilon": 0.05, "stable_rank_root": 2.0, "alignment": 0.633, "dim": 49, "kappa": 2}
 
 

@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.float64
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = [
     "1_the_bound_in_five_minutes",

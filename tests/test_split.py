@@ -18,6 +18,8 @@ from nlbound_jax._results import RESULTS
 from nlbound_jax.bounds import SplitGrid, _split, _split_norms, split_bound
 from nlbound_jax.bounds._split_norms import linear_metric, linear_part, norms_nearby, path_norms
 
+pytestmark = pytest.mark.float64
+
 _GRID = SplitGrid(
     noise=(1e-2, 1.0, 1.4),
     linear=(1e-2, 1e2, 1.2),

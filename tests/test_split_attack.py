@@ -37,6 +37,8 @@ from nlbound_jax.bounds import (
 )
 from nlbound_jax.bounds._split_norms import linear_part, path_norms
 
+pytestmark = pytest.mark.float64
+
 
 @pytest.fixture(autouse=True)
 def _double_precision():

@@ -14,6 +14,8 @@ from nlbound_jax import Settings, bounds, certify, figures, networks, report, ta
 from nlbound_jax.cli._app import app
 from nlbound_jax.report import report_seeds, spread
 
+pytestmark = pytest.mark.float64
+
 NAMES = ["split-a-priori", "split-wholly-a-priori", "split-a-posteriori", "split-no-plug-in"]
 RUN = CliRunner()
 

@@ -10,6 +10,8 @@ from scipy.integrate import solve_ivp
 from nlbound_jax import RESULTS, dynamics, networks, tasks
 from nlbound_jax.dynamics import _flow, _tau_derivative
 
+pytestmark = pytest.mark.float64
+
 TASK = small_task(m=60, d=3)
 # So few samples and so short a time that no pre-activation changes its sign (asserted).
 CALM, SHORT = small_task(seed=8, m=6, d=3), 0.05

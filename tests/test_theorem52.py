@@ -9,6 +9,8 @@ from helpers import assert_close, oracle_u_log_v
 from nlbound_jax import RESULTS, bounds
 from nlbound_jax.bounds import _theorem52
 
+pytestmark = pytest.mark.float64
+
 mp.mp.dps = 40
 BASE = {
     "depth": 2,

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 
 from nlbound_jax import RESULTS, bounds
 
+pytestmark = pytest.mark.float64
+
 READINGS = ("printed", "repaired")
 
 

@@ -69,6 +69,14 @@ class HeldOutWhitening(eqx.Module):
         )
 
 
+def _numbers(name: str, value: AnyArray) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must be an array of numbers, got {_validate.shown(value)}.")
+    _validate.finite(name, (array,))
+    return array
+
+
 def held_out_whitening(
     inputs: Float[AnyArray, "m p"],
     held_out: Float[AnyArray, "n p"],
@@ -108,14 +116,21 @@ def held_out_whitening(
     _validate.needs_x64("held_out_whitening")
     norm_bound = _validate.scalar("norm_bound", norm_bound, low=0, open_low=True)
     delta = _validate.scalar("delta", delta, low=0, high=1, open_low=True, open_high=True)
-    inputs, held_out = np.asarray(inputs), np.asarray(held_out)
-    if inputs.ndim != 2 or held_out.ndim != 2 or inputs.shape[1] != held_out.shape[1]:
+    inputs, held_out = _numbers("inputs", inputs), _numbers("held_out", held_out)
+    fit = inputs.ndim == held_out.ndim == 2 and inputs.shape[1] == held_out.shape[1]
+    if not fit or 0 in (*inputs.shape, *held_out.shape):
         raise ValueError(
             "`inputs` and `held_out` must have shapes (m, p) and (n, p), "
             f"got {inputs.shape} and {held_out.shape}."
         )
-    if not exponents or exponents[0] != 0:
-        raise ValueError(f"`exponents` must begin with 0, got {exponents}.")
+    if not isinstance(exponents, tuple) or not exponents or exponents[0] != 0:
+        raise ValueError(f"`exponents` must begin with 0, got {_validate.shown(exponents)}.")
+    for exponent in exponents:
+        _validate.scalar("exponents", exponent, low=0, high=1)
+    if not isinstance(ridges, tuple) or not ridges:
+        raise ValueError(
+            f"`ridges` must be a tuple of at least one number, got {_validate.shown(ridges)}."
+        )
     for ridge in ridges:
         _validate.scalar("ridges", ridge, low=0, open_low=True)
     moment = held_out.T.astype(float) @ held_out.astype(float) / len(held_out)

@@ -227,7 +227,7 @@ def split_bound(
     """
     _validate.needs_x64("split_bound")
     depth, dim = _validate.integer("depth", depth, 2), _validate.integer("dim", dim, 1)
-    grid = SplitGrid() if grid is None else grid
+    grid = SplitGrid() if grid is None else _validate.instance("grid", grid, SplitGrid)
     margins, input_norms = _samples(margins, input_norms)
     real = _validate.real
     if isinstance(paths, LinearMetric):
@@ -241,7 +241,7 @@ def split_bound(
             )
         scale = jnp.ones(families)
     else:
-        paths = _at_least_zero("paths", paths)
+        paths = _validate.at_least_zero("paths", paths)
         paths = paths[None] if paths.ndim == 1 else paths
         if paths.ndim != 2 or not paths.shape[0] or paths.shape[1] != depth - 1:
             raise ValueError(
@@ -250,12 +250,12 @@ def split_bound(
             )
         families = paths.shape[0]
         scale = jnp.full(families, math.sqrt(dim))
-    size = _at_least_zero("linear_norm", linear_norm)
+    size = _validate.at_least_zero("linear_norm", linear_norm)
     numbers = {
         "epsilon": real("epsilon", epsilon, 0, 1),
         "num_samples": jnp.asarray(float(margins.shape[0])),
         "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
-        "deviation": _at_least_zero("deviation", deviation),
+        "deviation": _validate.at_least_zero("deviation", deviation),
     }
     sizes = Sizes(
         linear_norm=size,
@@ -274,30 +274,15 @@ def split_bound(
     return search(margins, input_norms, sizes, tried, numbers, dim, depth, grid)
 
 
-def _at_least_zero(name: str, value) -> Float[Array, "..."]:
-    """`value` as an array, at least 0; `+inf` is allowed."""
-    array = jnp.asarray(value, float)
-    if _validate.is_traced(value):
-        return eqx.error_if(array, jnp.any(~(array >= 0)), f"`{name}` must be at least 0.")
-    raw = np.asarray(value, float)
-    if not (raw >= 0).all():
-        raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")
-    return array
-
-
 def _samples(margins, input_norms):
-    margins = jnp.asarray(margins)
-    if not jnp.issubdtype(margins.dtype, jnp.floating):
-        margins = margins.astype(float)
-    norms = jnp.asarray(input_norms, margins.dtype)
+    dtype = getattr(margins, "dtype", float)
+    margins = _validate.real("margins", margins)
+    if jnp.issubdtype(dtype, jnp.floating):  # a large sample is worth its own precision
+        margins = margins.astype(dtype)
+    norms = _validate.real("input_norms", input_norms, 0).astype(margins.dtype)
     if margins.ndim != 1 or not margins.shape[0] or norms.shape != margins.shape:
         raise ValueError(
             "`margins` and `input_norms` must have the same shape (m,), "
             f"got {margins.shape} and {norms.shape}."
         )
-    if not _validate.is_traced(norms) and (np.asarray(norms) < 0).any():
-        raise ValueError("`input_norms` must be at least 0, got a negative number.")
-    for name, value in (("margins", margins), ("input_norms", norms)):
-        if not _validate.is_traced(value) and not np.isfinite(np.asarray(value)).all():
-            raise ValueError(f"`{name}` must be finite, got nan or an infinity.")
     return margins, norms

@@ -12,6 +12,12 @@ from ._split_grid import SplitGrid
 _Values = Float[Array, "..."]
 
 
+def _check_slope(epsilon: Numeric) -> None:
+    # What is traced was checked where it came in: a check at run time would be paid every call.
+    if not _validate.is_traced(epsilon):
+        _validate.number("epsilon", epsilon, 0, 1)
+
+
 def linear_part(weights: Weights, epsilon: Numeric) -> Float[Array, " d"]:
     """The linear part of a network, $l_W = \\omega (W_L \\cdots W_1)^\\top$ with
     $\\omega = (1 - \\epsilon/2)^{L-1}$.
@@ -24,7 +30,14 @@ def linear_part(weights: Weights, epsilon: Numeric) -> Float[Array, " d"]:
     **Returns:**
 
     `(d,)`.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
     """
+    weights = _validate.matrices("weights", weights)
+    _validate.finite("weights", weights)
+    _check_slope(epsilon)
     row = weights[-1]
     for w in weights[-2::-1]:
         row = row @ w
@@ -45,7 +58,13 @@ def path_norms(weights: Weights) -> Float[Array, " levels"]:
     **Returns:**
 
     `(L-1,)`.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
     """
+    weights = _validate.matrices("weights", weights)
+    _validate.finite("weights", weights)
     totals, row = [], weights[-1][0]
     for j in range(len(weights) - 2, -1, -1):
         inner = jnp.prod(jnp.stack([jnp.ones(()), *map(jnp.linalg.norm, weights[:j])]))
@@ -78,12 +97,14 @@ def norms_nearby(
 
     **Raises:**
 
-    `ValueError` if a distance is negative.
+    `ValueError` naming the argument.
     """
+    weights = _validate.matrices("weights", weights)
+    _check_slope(epsilon)
     depth = len(weights)
-    far = jnp.asarray(distances, float)
-    if not _validate.is_traced(distances) and bool(jnp.any(~(far >= 0))):
-        raise ValueError("`distances` must be at least 0, got a negative number or nan.")
+    far = _validate.at_least_zero("distances", distances)
+    if far.shape != (depth,):
+        raise ValueError(f"`distances` must have shape ({depth},), got {far.shape}.")
     blown = ~jnp.isfinite(far).all()
     x = list(jnp.where(blown, 0.0, far))
     spectral = [jnp.linalg.norm(w, 2) for w in weights]
@@ -159,9 +180,15 @@ def linear_metric(
 
     `ValueError` naming the argument.
     """
+    weights = _validate.matrices("weights", weights)
     if len(weights) != 2:
         raise ValueError(f"`weights` must be two matrices, got {len(weights)}.")
+    grid = _validate.instance("grid", grid, SplitGrid)
     spectrum = _validate.real("spectrum", spectrum, 0, open_low=True)
+    if spectrum.shape != weights[0].shape[1:]:
+        raise ValueError(
+            f"`spectrum` must have shape {weights[0].shape[1:]}, got {spectrum.shape}."
+        )
     first, last = weights
     straight = linear_part(weights, epsilon)
     mu = jnp.stack([spectrum**a for a in grid.exponents])

@@ -4,7 +4,6 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
@@ -147,9 +146,9 @@ def trajectory_bound(
     if method == "kl" and train_risk is None:
         raise ValueError("`train_risk` must be given with method='kl', got None.")
     real = _validate.real
-    far = jnp.asarray(distances, float)
-    if not _validate.is_traced(distances) and bool((np.isnan(far) | (np.asarray(far) < 0)).any()):
-        raise ValueError("`distances` must be at least 0, got a negative number or nan.")
+    far = _validate.at_least_zero("distances", distances)
+    if not far.ndim:
+        raise ValueError("`distances` must have shape (..., layers), got ().")
     arrays = (real("norms", norms, 0), real("frobenius", frobenius, 0), far)
     if not arrays[0].shape == far.shape == (*arrays[1].shape, far.shape[-1]):
         shapes = ", ".join(str(a.shape) for a in arrays)

@@ -11,6 +11,7 @@ from .. import _validate
 from .._results import RESULTS, where
 from .._types import Weights, WeightsOverTime
 from ..networks import LeakyMLP
+from ..networks._mlp import checked
 from ..tasks import Task
 from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
@@ -84,6 +85,7 @@ def gradient_descent(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` if descent diverged.
     """
+    net = checked("net", net, _validate.instance("task", task, Task).rank)
     num_steps = _validate.integer("num_steps", num_steps, 1)
     step_size = _validate.scalar("step_size", step_size, low=0, open_low=True)
     save_every = num_steps if save_every is None else save_every

@@ -10,6 +10,7 @@ from .. import _validate
 from .._results import RESULTS
 from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP
+from ..networks._mlp import checked
 from ..tasks import Task
 from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
@@ -137,12 +138,11 @@ def gradient_flow(
     `ValueError` naming the argument; with `throw`, `RuntimeError` saying at which time the solve
     stopped.
     """
+    net = checked("net", net, _validate.instance("task", task, Task).rank)
     dtype = net.weights[0].dtype
-    t1 = _validate.real("t1", t1, 0, open_low=True).astype(dtype)
-    if net.weights[0].shape[1] != task.rank:
-        raise ValueError(
-            f"`net` must take the task's {task.rank} inputs, got {net.weights[0].shape[1]}."
-        )
+    t1 = _validate.number("t1", t1, 0, open_low=True).astype(dtype)
+    if max_steps is not None:
+        max_steps = _validate.integer("max_steps", max_steps, 1)
     solution = _solve(
         net.weights,
         net.epsilon.astype(dtype),

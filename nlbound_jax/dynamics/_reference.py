@@ -12,6 +12,7 @@ from .. import _validate
 from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
 from ..networks import LeakyMLP
+from ..networks._mlp import checked
 from ._envelope import Slopes, envelope_field, slopes
 
 RTOL = 1e-9
@@ -230,15 +231,24 @@ def reference_flow(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set: it needs float64.
     """
     _validate.needs_x64("reference_flow")
+    net, envelope = checked("net", net), _validate.flag("envelope", envelope)
     ts = _validate.real("ts", ts, 0)
+    if ts.ndim != 1 or not ts.shape[0]:
+        raise ValueError(f"`ts` must be increasing times (times,), got shape {ts.shape}.")
+    if not _validate.is_traced(ts) and bool((jnp.diff(ts) < 0).any()):
+        raise ValueError("`ts` must be increasing, got times that are not.")
     target = _validate.real("target", target)
+    if target.shape != net.weights[0].shape[1:]:
+        raise ValueError(
+            f"`target` must have shape {net.weights[0].shape[1:]}, got {target.shape}."
+        )
     start = tuple(w.astype(float) for w in net.weights)
     slope = slopes(net.epsilon.astype(float), net.depth)
     norms = _norms(start)
     if initial_residual is None:
         ell = 1 + jnp.linalg.norm(start[0]) * jnp.prod(norms[1:])
     else:
-        ell = _validate.real("initial_residual", initial_residual, 0)
+        ell = _validate.number("initial_residual", initial_residual, 0)
     # The sources of the envelope are of the size of epsilon times a weight norm.
     unit = jnp.max(norms) * jnp.where(net.epsilon > 0, net.epsilon, 1.0).astype(float)
     small, reduced, (inputs, hidden) = reduce_coordinates(start, target)

@@ -13,6 +13,7 @@ from .. import _validate
 from .._results import RESULTS
 from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP
+from ..networks._mlp import checked
 from ..tasks import Task
 from ._field import Blocks, make_blocks
 from ._flow import RTOL, _solve, _with_end
@@ -200,9 +201,7 @@ def _outcome(runs, t1: _Scalar, throw: bool) -> RESULTS:
 
 
 def _number(name: str, value: Numeric, dtype, high: float = np.inf) -> _Scalar:
-    if np.ndim(value) != 0:
-        raise ValueError(f"`{name}` must be a single number, got shape {np.shape(value)}.")
-    return _validate.real(name, value, 0, high, open_low=True).astype(dtype)
+    return _validate.number(name, value, 0, high, open_low=True).astype(dtype)
 
 
 def tau_derivative(
@@ -264,10 +263,13 @@ def tau_derivative(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` saying which flow stopped when.
     """
-    dtype, inputs = net.weights[0].dtype, net.weights[0].shape[1]
+    net = checked("net", net, _validate.instance("task", task, Task).rank)
+    dtype = net.weights[0].dtype
     t1 = _number("t1", t1, dtype)
-    if inputs != task.rank:
-        raise ValueError(f"`net` must take the task's {task.rank} inputs, got {inputs}.")
+    central = _validate.flag("central", central)
+    finite_difference = _validate.flag("finite_difference", finite_difference)
+    if max_steps is not None:
+        max_steps = _validate.integer("max_steps", max_steps, 1)
     saves = _with_end(diffrax.SaveAt(t1=True) if saveat is None else saveat, t1)
     if saves.subs[0].steps:
         raise ValueError("`saveat` must have no steps: they differ from slope to slope.")

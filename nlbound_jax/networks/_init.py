@@ -16,6 +16,25 @@ def _rank_one(w: Float[Array, "out in"]) -> Float[Array, "out in"]:
     return s[0] * jnp.outer(u[:, 0], vt[0])
 
 
+def _floating(dtype: Any) -> Any:
+    """`dtype` as JAX's, if it is one of the floating ones."""
+    try:
+        found = jnp.dtype(dtype)
+        if jnp.issubdtype(found, jnp.floating):
+            return jax.dtypes.canonicalize_dtype(found)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"`dtype` must be a floating dtype, got {_validate.shown(dtype)}.")
+
+
+def _require_key(key: Any) -> None:
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    # The older form, two unsigned integers.
+    raw = getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "shape", ()) == (2,)
+    if not raw and not (typed and key.shape == ()):
+        raise ValueError(f"`key` must be one JAX random key, got {_validate.shown(key)}.")
+
+
 def initialize(
     key: PRNGKeyArray,
     in_size: int,
@@ -59,9 +78,10 @@ def initialize(
     width = _validate.integer("width", width, 1)
     depth = _validate.integer("depth", depth, 2)
     kind = _validate.member("kind", kind, ("default", "rank-one"))
-    dtype = _validate.float_dtype() if dtype is None else jnp.dtype(dtype)
-    epsilon = _validate.real("epsilon", epsilon, 0, 1).astype(dtype)
-    beta = _validate.real("beta", beta, 0, open_low=True).astype(dtype)
+    dtype = _validate.float_dtype() if dtype is None else _floating(dtype)
+    _require_key(key)
+    epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
+    beta = _validate.number("beta", beta, 0, open_low=True).astype(dtype)
     sizes = [in_size] + [width] * (depth - 1) + [1]
     weights = []
     for subkey, fan_in, fan_out in zip(

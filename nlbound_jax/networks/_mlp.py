@@ -1,9 +1,12 @@
 """The bias-free leaky-ReLU network."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from .. import _validate
 from .._types import AnyArray, Weights
 
 
@@ -29,12 +32,10 @@ class LeakyMLP(eqx.Module):
     epsilon: Float[Array, ""]
 
     def __check_init__(self):
-        shapes = [w.shape for w in self.weights]
-        chained = all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
-        if len(shapes) < 2 or not chained or shapes[-1][0] != 1:
+        _validate.matrices("weights", self.weights)
+        if getattr(self.epsilon, "shape", None) != ():
             raise ValueError(
-                "`weights` must be at least two matrices (out, in) that fit together and end in "
-                f"one output, got shapes {shapes}."
+                f"`epsilon` must be a scalar array, got {_validate.shown(self.epsilon)}."
             )
 
     @property
@@ -52,9 +53,12 @@ class LeakyMLP(eqx.Module):
         **Returns:**
 
         The outputs, a scalar or `(samples,)`, in the dtype of the weights.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
         """
-        x = jnp.asarray(x, dtype=self.weights[0].dtype)
-        return self.features_first(x.T)
+        return self.features_first(whitened(x, self.weights[0]).T)
 
     def features_first(self, x: Float[Array, "d ..."]) -> Float[Array, "..."]:
         """The output for inputs in the paper's layout, samples in columns.
@@ -83,6 +87,33 @@ class LeakyMLP(eqx.Module):
         **Returns:**
 
         The labels, a scalar or `(samples,)`.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
         """
         out = self(x)
         return jnp.where(out < 0, -jnp.ones_like(out), jnp.ones_like(out))
+
+
+def whitened(x: Any, first: Float[Array, "out d"]) -> Float[Array, "*samples d"]:
+    """`x` in the dtype of the first layer, if that layer can take it."""
+    if not _validate.is_traced(x):  # a check at run time would be paid at every call
+        x = _validate.real("x", x)
+    if x.ndim not in (1, 2) or x.shape[-1] != first.shape[1]:
+        raise ValueError(
+            f"`x` must have {first.shape[1]} features in its last axis, got shape {x.shape}."
+        )
+    return x.astype(first.dtype)
+
+
+def checked(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
+    """`net` if it is a network of finite numbers, and takes the task's `inputs`."""
+    net = _validate.instance(name, net, LeakyMLP)
+    _validate.finite(name, net.weights)
+    if not _validate.is_traced(net.epsilon):
+        _validate.real(f"{name}.epsilon", net.epsilon, 0, 1)
+    width = net.weights[0].shape[1]
+    if inputs is not None and width != inputs:
+        raise ValueError(f"`{name}` must take the task's {inputs} inputs, got {width}.")
+    return net

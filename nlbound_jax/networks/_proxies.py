@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Shaped
 
 from .. import _validate
 from .._types import AnyArray, Numeric
-from ._mlp import LeakyMLP
+from ._mlp import LeakyMLP, checked, whitened
 
 
 class CorrectedMLP(eqx.Module):
@@ -31,9 +31,12 @@ class CorrectedMLP(eqx.Module):
         **Returns:**
 
         The outputs, a scalar or `(samples,)`, in the dtype of the weights.
+
+        **Raises:**
+
+        `ValueError` if the shape does not fit or an entry is not finite.
         """
-        x = jnp.asarray(x, dtype=self.network.weights[0].dtype)
-        return self.features_first(x.T)
+        return self.features_first(whitened(x, self.network.weights[0]).T)
 
     def features_first(self, x: Float[Array, "d ..."]) -> Float[Array, "..."]:
         """The output for inputs in the paper's layout, samples in columns.
@@ -59,7 +62,12 @@ def linear_proxy(linear: LeakyMLP) -> LeakyMLP:
     **Returns:**
 
     A [`LeakyMLP`][] with epsilon 0.
+
+    **Raises:**
+
+    `ValueError` if `linear` is no network or has a weight that is not finite.
     """
+    checked("linear", linear)
     return LeakyMLP(linear.weights, jnp.zeros_like(linear.epsilon))
 
 
@@ -81,6 +89,7 @@ def leaky_proxy(linear: LeakyMLP, epsilon: Numeric) -> LeakyMLP:
 
     `ValueError` naming the argument.
     """
+    checked("linear", linear)
     epsilon = _validate.real("epsilon", epsilon, 0, 1).astype(linear.epsilon.dtype)
     return LeakyMLP(linear.weights, epsilon)
 
@@ -122,8 +131,8 @@ def corrected_proxy(
 
     `ValueError` naming the argument.
     """
-    _same_shape(net, linear)
-    x = jnp.asarray(x, dtype=_validate.float_dtype())
+    _same_shape(checked("net", net), checked("linear", linear))
+    x = _validate.real("x", x)
     width = net.weights[0].shape[1]
     if x.ndim != 2 or x.shape[1] != width or not x.shape[0]:
         raise ValueError(f"`x` must have shape (samples, {width}), got {x.shape}.")
@@ -134,9 +143,10 @@ def corrected_proxy(
             cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
         correction = jnp.linalg.lstsq(x, rest, rcond=cut)[0]
     else:
+        inverse = _validate.real("inverse", inverse)
         if inverse.shape != x.shape:
             raise ValueError(f"`inverse` must have the shape of `x`, got {inverse.shape}.")
-        correction = rest @ jnp.asarray(inverse, dtype=x.dtype)
+        correction = rest @ inverse
     return CorrectedMLP(proxy, correction.astype(net.weights[0].dtype))
 
 

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import _validate
 from ._plot import plot
 from ._report import Report
 
 
-def prepare_folder(folder: str | Path) -> Path:
-    """Make `folder` and try to write in it, before any work is done.
+def prepare_folder(out: str | Path) -> Path:
+    """Make the folder `out` and try to write in it, before any work is done.
 
     **Arguments:**
 
-    - `folder`: a path; parents are made.
+    - `out`: a path; parents are made.
 
     **Returns:**
 
@@ -26,7 +27,7 @@ def prepare_folder(folder: str | Path) -> Path:
 
     `ValueError` if nothing can be written there.
     """
-    path = Path(folder)
+    path = _validate.path("out", out)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -52,13 +53,13 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def save(report: Report, folder: str | Path) -> None:
+def save(report: Report, out: str | Path) -> None:
     """Write `report.json` and `report.png` to a folder.
 
     **Arguments:**
 
     - `report`: a [`Report`][].
-    - `folder`: where to; made if need be.
+    - `out`: where to; made if need be.
 
     **Returns:**
 
@@ -68,7 +69,8 @@ def save(report: Report, folder: str | Path) -> None:
 
     `ValueError` if the folder cannot be written.
     """
-    path = prepare_folder(folder)
+    report = _validate.instance("report", report, Report)
+    path = prepare_folder(out)
     text = json.dumps(report.as_dict(), indent=1, allow_nan=False).encode()
     write_atomically(path / "report.json", lambda file: file.write(text))
     figure = plot(report)

@@ -152,6 +152,8 @@ def _summary(task: Task) -> dict[str, Any]:
         "num_samples": task.num_samples,
         "num_test": None if task.y_test is None else len(task.y_test),
         "rank": task.rank,
+        "num_features": task.num_features,
+        "condition_number": task.condition_number,
         "alignment": task.alignment,
         "norm_bound": task.norm_bound,
         "largest_eigenvalue": float(task.spectrum[0]),
@@ -187,7 +189,10 @@ def report(
 
     `ValueError` naming the argument; `RuntimeError` if gradient descent diverged.
     """
-    settings = Settings() if settings is None else settings
+    task = _validate.instance("task", task, Task)
+    settings = _validate.instance(
+        "settings", Settings() if settings is None else settings, Settings
+    )
     if settings.dtype == "float64":
         _validate.needs_x64("dtype='float64'")
     meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter

@@ -38,6 +38,8 @@ def report_seeds(
 
     `ValueError` naming the argument.
     """
+    task = _validate.instance("task", task, Task)
+    settings = _validate.instance("settings", settings, Settings)
     num_seeds = _validate.integer("num_seeds", num_seeds, 1)
     last = settings.seed + num_seeds - 1
     dataclasses.replace(settings, seed=last)  # refused before any work

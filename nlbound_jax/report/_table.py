@@ -38,7 +38,8 @@ def table(report: Report) -> Group:
     """
     task, settings = report.task, report.settings
     title = (
-        f"{task['name']}: m = {task['num_samples']}, d = {task['rank']}, "
+        f"{task['name']}: m = {task['num_samples']}, d = {task['rank']} of {task['num_features']} "
+        f"(condition number {task['condition_number']:.0f}), "
         f"s = {task['alignment']:.3f}; L = {settings.depth}, width {settings.width}, "
         f"epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, {settings.init} init, "
         f"kappa = {settings.kappa}"

@@ -46,7 +46,7 @@ def end_time(task: Task, settings: Settings) -> float:
         learning_time(
             settings.until,
             depth=settings.depth,
-            alignment=task.alignment,
+            alignment=min(task.alignment, 1.0),  # rounding may lift it above
             beta=settings.beta,
             epsilon=settings.epsilon,
         )
