@@ -3,7 +3,6 @@ from . import checks as checks
 from . import dynamics as dynamics
 from . import figures as figures
 from . import networks as networks
-from . import sweep as sweep
 from . import tasks as tasks
 from ._citation import citation as citation
 from ._results import RESULTS as RESULTS
@@ -12,5 +11,6 @@ from .report import Report as Report
 from .report import Settings as Settings
 from .report import certify as certify
 from .report import report as report
+from .sweep import sweep as sweep
 
 __version__: str

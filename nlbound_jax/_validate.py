@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
     if isinstance(value, (np.ndarray, jax.Array)) and value.ndim:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
     except ValueError:  # Python refuses to print integers of thousands of digits
         text = "a number too large to print"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -345,7 +345,7 @@ def test_scaling_layers_and_margins_changes_nothing(name, scales):
     scaled = [tuple(c * w for c, w in zip(scales, ws, strict=True)) for ws in (DIAGONAL, START)]
     one = SCALED[name](DIAGONAL, START, margins)
     other = SCALED[name](*scaled, math.prod(scales) * margins)
-    rtol = 1e-10 if one.value.dtype == np.float64 else 1e-4
+    rtol = 1e-10 if margins.dtype == np.float64 else 1e-4
     assert_close(other.value, one.value, rtol=rtol)
     assert_close(other.gamma, math.prod(scales) * one.gamma, rtol=rtol)
     assert float(one.value) < 1

@@ -35,6 +35,7 @@ def test_json_has_only_json_on_stdout(tmp_path):
     assert_close(data["bounds"][-1]["t"], 1.0, rtol=1e-6)
 
 
+@pytest.mark.float64
 def test_an_early_stop_is_told_on_stderr():
     result = invoke("report", "--width", "8", "--max-steps", "3", "--json")
     assert result.exit_code == 0

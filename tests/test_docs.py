@@ -115,25 +115,10 @@ def public_functions():
 
 
 FUNCTIONS = dict(public_functions())
+
+
 # What does not say yet which error it raises, or what its fields are. Strict: a name that does
 # must leave the list.
-GAPS = {
-    "nlbound_jax.bounds.LinearMetric",
-    "nlbound_jax.bounds.SplitGrid.values",
-    "nlbound_jax.checks.Checks.__getitem__",
-    "nlbound_jax.checks.lost_rho",
-    "nlbound_jax.checks.moving_kink",
-    "nlbound_jax.figures.plot_ladder",
-    "nlbound_jax.report.Certificate.__getitem__",
-    "nlbound_jax.tasks.Transform",
-}
-
-
-def but_for_gaps(names):
-    gap = pytest.mark.xfail(strict=True, reason="the docstring is incomplete")
-    return [pytest.param(name, marks=gap if name in GAPS else ()) for name in names]
-
-
 def raises(tree):
     """The exceptions that a function raises itself; `_validate` raises ValueError."""
     found = set()
@@ -145,7 +130,7 @@ def raises(tree):
     return found - {"typer.Exit"}
 
 
-@pytest.mark.parametrize("name", but_for_gaps(FUNCTIONS))
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_a_function_raises_is_documented(name):
     function = FUNCTIONS[name]
     found = raises(tree_of(function))
@@ -156,7 +141,7 @@ def test_what_a_function_raises_is_documented(name):
         assert f"`{kind}`" in doc.partition("**Raises:**")[2], f"{name}: {kind}"
 
 
-@pytest.mark.parametrize("name", but_for_gaps(CLASSES))
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_members_of_a_class_are_documented(name):
     cls = CLASSES[name]
     for member, kind in vars(cls).items():

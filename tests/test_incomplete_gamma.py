@@ -65,6 +65,7 @@ def _relative_errors(values, reference):
 
 
 @pytest.mark.parametrize("points", [_grid(_ORDERS, _LIMITS), _random(300)], ids=["grid", "random"])
+@pytest.mark.float64
 def test_agrees_with_mpmath(points):
     values = upper_incomplete_gamma(*points)
     errors = _relative_errors(values, _reference(*points))
@@ -72,16 +73,19 @@ def test_agrees_with_mpmath(points):
     assert np.max(errors) < 1e-12
 
 
+@pytest.mark.float64
 def test_is_exponential_integral_at_zero():
     x = np.geomspace(1e-300, 700, 501)
     np.testing.assert_allclose(upper_incomplete_gamma(0, x), scipy.special.exp1(x), rtol=1e-13)
 
 
+@pytest.mark.float64
 def test_is_exponential_at_one():
     x = np.geomspace(1e-300, 700, 501)
     np.testing.assert_allclose(upper_incomplete_gamma(1, x), np.exp(-x), rtol=1e-13)
 
 
+@pytest.mark.float64
 def test_recurrence():
     a, x = _grid(np.linspace(-0.95, -0.05, 19), np.geomspace(1e-3, 30, 40))
     raised = upper_incomplete_gamma(a + 1, x)
@@ -90,6 +94,7 @@ def test_recurrence():
     np.testing.assert_array_less(np.abs(raised - left - right), 1e-13 * right)
 
 
+@pytest.mark.float64
 def test_continuous_at_switches():
     x = np.geomspace(1e-300, 700, 50)
     for order in (0.0, -0.5):
@@ -101,12 +106,14 @@ def test_continuous_at_switches():
     np.testing.assert_allclose(below, above, rtol=2e-13)
 
 
+@pytest.mark.float64
 def test_derivative_in_x():
     a, x = _grid(_ORDERS, [1e-100, 1e-8, 0.5, 1, _THRESHOLD, 2, 30, 300, 650])
     derivative = jax.jit(jax.vmap(jax.grad(upper_incomplete_gamma, argnums=1)))(a, x)
     np.testing.assert_allclose(derivative, -(x ** (a - 1)) * np.exp(-x), rtol=1e-10)
 
 
+@pytest.mark.float64
 def test_derivative_is_spared_the_overflow_of_the_other_branch():
     # The fraction at a small x squares it; the series at a large x takes its 22nd power.
     derivative = jax.jit(jax.grad(upper_incomplete_gamma, argnums=1))
@@ -116,6 +123,7 @@ def test_derivative_is_spared_the_overflow_of_the_other_branch():
         assert derivative(0.5, 700.0) == 0
 
 
+@pytest.mark.float64
 def test_derivative_in_a():
     a, x = _grid([0, 1e-12, -1e-8, 0.2, -0.5, -0.8, 1], [1e-100, 0.5, _THRESHOLD, 2, 300])
     derivative = jax.jit(jax.vmap(jax.grad(upper_incomplete_gamma)))(a, x)
@@ -127,6 +135,7 @@ def test_derivative_in_a():
             assert abs(float(value) / exact - 1) < 1e-10
 
 
+@pytest.mark.float64
 def test_jit_and_vmap_agree_with_eager():
     a, x = _random(60)
     values = upper_incomplete_gamma(a, x)

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
@@ -31,8 +32,13 @@ def oracle(depth, fraction, s, beta):
 
 @pytest.mark.parametrize(("depth", "fraction", "s", "beta"), CASES)
 def test_eq_15_and_97_against_quadrature(depth, fraction, s, beta):
+    # What the library sees: 1 - fraction has few digits where float32 rounds fraction.
+    seen = [float(jnp.asarray(v, dtype=float)) for v in (fraction, s, beta)]
     time = dynamics.learning_time(fraction, depth=depth, alignment=s, beta=beta)
-    assert_close(time, oracle(depth, fraction, s, beta), rtol=1e-9)
+    expected = oracle(depth, *seen)
+    if expected > jnp.finfo(time.dtype).max:
+        expected = np.inf
+    assert_close(time, expected, rtol=1e-9)
 
 
 def test_eq_15_closed_form():

@@ -34,6 +34,7 @@ def test_every_entry_has_the_keys_of_the_schema(made):
 
 
 @pytest.mark.parametrize("reading", ["printed", "repaired"])
+@pytest.mark.float64
 def test_entries_agree_with_a_direct_computation(made, reading):
     """Risks by NumPy on the trained weights, terms from `theorem_5_2` on single numbers."""
     for row in cells(made, f"theorem-5.2-{reading}")[::4]:
@@ -96,6 +97,7 @@ def test_json_is_plain_and_complete(made, tmp_path):
     assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.float64
 def test_numbers_that_are_not_finite_become_null_with_a_reason():
     """At depth 3 the bound on the weights blows up long before t = 60."""
     made = report(TASK, Settings(width=4, depth=3, beta=0.3, end_time=60.0, num_times=3))
@@ -122,6 +124,7 @@ def test_the_table_has_a_best_and_an_end_for_each_bound(made):
     assert grid.row_count == 2 * len(made.names())
 
 
+@pytest.mark.float64
 def test_gradient_descent_reports_nearly_the_same(made):
     other = report(TASK, Settings(width=6, beta=0.05, epsilon=0.05, num_times=5, dynamics="gd"))
     one, two = (r.at_end("theorem-5.2-printed") for r in (made, other))
@@ -142,6 +145,7 @@ def test_without_test_data():
     table(made)
 
 
+@pytest.mark.float64
 def test_a_run_that_stops_early_keeps_what_it_has():
     made = report(TASK, Settings(width=6, epsilon=0.5, beta=0.05, num_times=40, max_steps=4))
     assert "maximum number of solver steps" in made.as_dict()["trajectory"]["result"]
@@ -194,6 +198,7 @@ def test_data_with_nothing_to_learn_says_so():
         (Settings(epsilon=0.01, init="rank-one"), 0.42, 0.50),
     ],
 )
+@pytest.mark.float64
 def test_theorem_5_2_on_mnist(mnist7, settings, low, high):
     made = report(mnist7, settings)
     assert low < made.best("theorem-5.2-printed")["value"] < high

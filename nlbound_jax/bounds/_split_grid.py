@@ -71,6 +71,10 @@ class SplitGrid:
         **Returns:**
 
         `(values,)`; the last is at least the declared highest.
+
+        **Raises:**
+
+        `ValueError` if `name` is not one of these.
         """
         low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
         count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio)))

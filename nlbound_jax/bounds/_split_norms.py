@@ -118,7 +118,18 @@ def norms_nearby(
 
 class LinearMetric(eqx.Module):
     """What the metric along the linear part needs of a network with L = 2; `(k)` hidden units,
-    `(e)` exponents."""
+    `(e)` exponents. With $v_k$ the rows of $W_1$, $l$ the linear part and
+    $\\|v\\|_\\mu^2 = \\sum_i v_i^2 / \\mu_i$:
+
+    **Attributes:**
+
+    - `outer`: $|w_k|$, the absolute values of $W_2$, `(k,)`.
+    - `squares`, `products`: $\\|v_k\\|_\\mu^2$ and $\\langle v_k, l \\rangle_\\mu$, `(e k)`.
+    - `linear_squares`: $\\|l\\|_\\mu^2$, `(e,)`.
+    - `linear_norm`: $\\|l\\|$.
+    - `smallest`: $\\min_i \\mu_i$, `(e,)`.
+    - `exponents`: a in $\\mu_i \\propto \\lambda_i^a$.
+    """
 
     outer: Float[Array, " k"]
     squares: Float[Array, "e k"]

@@ -95,6 +95,10 @@ class Checks(eqx.Module):
         **Returns:**
 
         A [`Check`][].
+
+        **Raises:**
+
+        `ValueError` if `name` is not one of these.
         """
         return self.checks[self.names().index(_validate.member("name", name, self.names()))]
 

@@ -104,6 +104,10 @@ def lost_rho() -> Counterexample:
     **Returns:**
 
     A [`Counterexample`][]; `repaired_measured` is $\\|W^\\epsilon_2 - W^0_2\\|_F / \\epsilon$.
+
+    **Raises:**
+
+    `ValueError` if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("lost_rho")
     dim, half, beta, epsilon, t = 49, 3000, 0.1, 1e-4, 0.1
@@ -153,6 +157,10 @@ def moving_kink() -> Counterexample:
     **Returns:**
 
     A [`Counterexample`][]; `repaired_measured` is $|W^\\tau_1 - W^0_1| / \\tau$.
+
+    **Raises:**
+
+    `ValueError` if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("moving_kink")
     tau, beta, e = 0.5, 0.1, 0.05

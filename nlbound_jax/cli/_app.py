@@ -7,6 +7,7 @@ from ._certify import certify
 from ._check import check
 from ._figure import figure
 from ._report import report
+from ._sweep import sweep
 
 app = typer.Typer(
     add_completion=False,
@@ -26,6 +27,7 @@ app.command()(bound)
 app.command()(certify)
 app.command()(check)
 app.command()(figure)
+app.command()(sweep)
 
 
 def main() -> None:

@@ -25,7 +25,10 @@ def _linear_time(alpha, depth: int, s, beta) -> Float[Array, "..."]:
         first = beta ** (2 - depth) * -jnp.expm1((2 - depth) * width) / (depth - 2)
     nodes, weights = (jnp.asarray(a, alpha.dtype) for a in gauss_legendre(64))
     y = log_w0[..., None] + (log_w1 - log_w0)[..., None] * nodes[(None,) * alpha.ndim]
-    integrand = -jnp.expm1(power * y) / jnp.expm1(y) * jnp.exp(y)
+    # Where one factor would overflow and the other vanish, their product.
+    far = power * y > 60
+    near = jnp.expm1(jnp.where(far, 0.0, power * y)) * jnp.exp(y)
+    integrand = -jnp.where(far, jnp.exp((power + 1) * y), near) / jnp.expm1(y)
     rest = jnp.sum(weights[(None,) * alpha.ndim] * integrand, axis=-1) * (log_w1 - log_w0)
     pole = jnp.log1p(-jnp.exp(log_w0)) - jnp.log1p(-alpha)
     return (first + s**power / depth * (pole + rest)) / s

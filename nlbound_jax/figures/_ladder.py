@@ -82,6 +82,10 @@ def plot_ladder(data: xr.Dataset) -> Figure:
     **Returns:**
 
     A Matplotlib figure.
+
+    **Raises:**
+
+    `ValueError` if `data` lacks what the picture shows.
     """
     for name in ("value", "test_risk_at_end"):
         _validate.member("data", name, tuple(data.data_vars))

@@ -49,6 +49,10 @@ class Certificate(eqx.Module):
         **Returns:**
 
         A dictionary of its terms.
+
+        **Raises:**
+
+        `ValueError` if `name` is not one of these.
         """
         rows = {row["bound"]: row for row in self.bounds}
         return rows[_validate.member("name", name, tuple(rows))]

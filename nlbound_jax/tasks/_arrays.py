@@ -91,7 +91,7 @@ def from_arrays(
         known = np.isin(labels, classes)
         if not known.all():
             raise ValueError(
-                f"`y_test` must have the classes of `y`, got {labels[~known][0]!r} as well."
+                f"`y_test` must have the classes of `y`, got {labels[~known][0].item()!r} as well."
             )
         test_signs = np.where(labels == classes[1], 1.0, -1.0)
     largest = largest_norm(x)

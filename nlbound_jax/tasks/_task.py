@@ -15,7 +15,13 @@ class Transform(eqx.Module):
 
     Images are average-pooled first: to `side` x `side` (if `side` is set), or to `image` =
     (height, width, channels) if they have a last axis of channels. Then
-    $\\tilde x = M^\\top x / \\text{scale}$ with $M$ = `matrix`, of shape `(features d)`.
+    $\\tilde x = M^\\top x / \\text{scale}$.
+
+    **Attributes:**
+
+    - `matrix`: $M$, `(features d)`.
+    - `scale`: a positive number in the units of the raw inputs, such as a bound on their norm.
+    - `side`, `image`: what images are pooled to, or `None`.
     """
 
     matrix: Float[np.ndarray, "features d"]

@@ -1,0 +1,208 @@
+"""Every argument of every public function, with wrong values: one line that names the argument,
+or a result without NaN; never an error from inside JAX."""
+
+import inspect
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bad_inputs import LINEAR, NET, SETTINGS, TASK, X, Y
+from test_public import PUBLIC
+
+from nlbound_jax import Settings, bounds, certify, checks, dynamics, networks, report, tasks
+
+M = np.linspace(-1.0, 1.0, 24)
+L = np.where(M > 0, 1.0, -1.0)
+THEOREM = {
+    "t": 1.0,
+    "depth": 2,
+    "epsilon": 0.01,
+    "beta": 0.01,
+    "gamma": 0.1,
+    "stable_rank_root": 1.5,
+    "alignment": 0.5,
+    "dim": 3,
+    "num_samples": 1000,
+    "kappa": 2,
+    "precision_bits": 32,
+    "delta": 0.01,
+    "cells": 1,
+    "train_risk": 0.1,
+    "reading": "repaired",
+    "assumption_5_1": True,
+}
+SMALL_BETA = {"growth": 5.0, "ratio": 3.0} | {
+    k: THEOREM[k] for k in ("depth", "epsilon", "stable_rank_root", "alignment", "dim", "kappa")
+}
+DEVIATION = {"epsilon": 0.1} | {
+    k: THEOREM[k]
+    for k in (
+        *("gamma", "dim", "num_samples", "kappa", "precision_bits", "delta", "cells"),
+        "train_risk",
+    )
+}
+WEIGHTS = NET.weights
+SPLIT = {"margins": M, "input_norms": np.ones(24), "epsilon": 0.1, "depth": 2, "dim": 3}
+SPLIT |= {"linear_norm": 0.5, "paths": np.array([0.5]), "delta": 0.01, "deviation": 0.0}
+SPLIT |= {"gammas": np.array([0.1, 0.2]), "roots": np.array([1.7]), "noise_root": 1.7}
+START = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1, "kind": "default"}
+FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
+
+# A valid call of each, by name; what is not here is in EXEMPT with the reason.
+CALLS = {
+    "tasks.from_arrays": {"x": X, "y": Y, "norm_bound": 10.0, "components": 2, "cut": 1e-9},
+    "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
+    "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
+    "networks.linear_proxy": {"linear": LINEAR},
+    "networks.leaky_proxy": {"linear": LINEAR, "epsilon": 0.1},
+    "networks.corrected_proxy": {"net": NET, "linear": LINEAR, "x": X, "cut": 1e-9},
+    "dynamics.gradient_flow": FLOW,
+    "dynamics.gradient_descent": {"net": NET, "task": TASK, "num_steps": 4, "save_every": 2},
+    "dynamics.tau_derivative": {**FLOW, "central": False, "finite_difference": False},
+    "dynamics.learning_time": {
+        **{"fraction": 0.5, "depth": 2, "alignment": 0.5, "beta": 0.01, "epsilon": 0.1}
+    },
+    "bounds.upper_incomplete_gamma": {"a": 0.5, "x": 1.0},
+    "bounds.kl_inverse": {"p": 0.1, "c": 0.1},
+    "bounds.mean_absolute_noise": {"dim": 3},
+    "bounds.smoothed_ramp": {"margins": M, "spread": 0.1, "gamma": 0.1, "dim": 3},
+    "bounds.linear_part": {"weights": WEIGHTS, "epsilon": 0.1},
+    "bounds.path_norms": {"weights": WEIGHTS},
+    "bounds.norms_nearby": {"weights": WEIGHTS, "distances": np.array([0.1, 0.1]), "epsilon": 0.1},
+    "bounds.linear_metric": {
+        **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
+        "grid": bounds.SplitGrid(),
+    },
+    "bounds.optimistic_bound": {
+        **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},
+        "gamma": 0.1,
+    },
+    "report.certify": {"net": NET, "task": TASK, "delta": 0.01, "inputs": "whitened"},
+    "report.report": {"task": TASK, "settings": SETTINGS},
+    "report.report_seeds": {"task": TASK, "settings": Settings(), "num_seeds": 2},
+    "report.load_run": {"path": "/nowhere/run.npz"},
+    "report.prepare_folder": {"out": "/proc/none"},
+}
+# These refuse to run in float32, in one line (tested in test_precision.py).
+FLOAT64 = {
+    "bounds.theorem_5_2": THEOREM,
+    "bounds.grid": {**THEOREM, "t": [1.0, 2.0], "chunk_size": 100},
+    "bounds.certified_theorem_5_2": {**THEOREM, "bits": 128},
+    "bounds.small_beta_deviation": SMALL_BETA,
+    "bounds.trajectory_bound": {
+        **{"norms": np.array([0.5, 0.5]), "frobenius": np.array(0.6)},
+        **{"distances": np.array([0.01, 0.01]), **DEVIATION, "method": "counting"},
+    },
+    "bounds.split_bound": SPLIT,
+    "bounds.held_out_whitening": {"inputs": X, "held_out": X, "norm_bound": 10.0},
+    "dynamics.reference_flow": {
+        **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
+        "initial_residual": 1.0,
+    },
+    "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
+}
+WRONG = [
+    *(float("nan"), float("inf"), -float("inf"), -1, 10**400, "a", 1 + 1j, {}, object()),
+    *([1, "a"], np.full(3, np.nan), np.array([[1.0, np.inf]]), np.array([]), np.zeros((2, 3))),
+    None,
+]
+
+
+def bent(value):
+    """Values like `value` that are wrong in one place."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim:
+        for bad in (np.nan, np.inf):
+            array = value.copy()
+            array.flat[0] = bad
+            yield array
+        yield value + 1j
+        yield value.astype(str)
+    if isinstance(value, tuple) and value and hasattr(value[0], "shape"):
+        yield (value[0].at[0, 0].set(jnp.nan), *value[1:])
+        yield value[:1]
+        yield ()
+        yield tuple(w[0] for w in value)
+    if isinstance(value, networks.LeakyMLP):
+        first = value.weights[0].at[0, 0].set(jnp.nan)
+        yield eqx.tree_at(lambda n: n.weights[0], value, first)
+        yield eqx.tree_at(lambda n: n.epsilon, value, jnp.full_like(value.epsilon, jnp.nan))
+
+
+def has_nan(result):
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(result, eqx.is_array_like))]
+    return any(np.isnan(leaf).any() for leaf in leaves if leaf.dtype.kind == "f")
+
+
+def function_of(name):
+    home, _, short = name.partition(".")
+    owner = {"report": None, "checks": checks, "bounds": bounds, "dynamics": dynamics}
+    owner |= {"networks": networks, "tasks": tasks}
+    special = {"report.report": report, "report.certify": certify}
+    return special.get(name) or (
+        PUBLIC[f"nlbound_jax.{name}"] if owner[home] is None else getattr(owner[home], short)
+    )
+
+
+def names_of(arguments):
+    # A wrong array may show in the one that it is held against.
+    return [f"`{name}" for name in arguments]
+
+
+def probe(name, call):
+    function = function_of(name)
+    for argument, value in call.items():
+        for wrong in (*WRONG, *bent(value)):
+            try:
+                result = function(**{**call, argument: wrong})
+            except ValueError as error:
+                text = str(error)
+                assert "\n" not in text, (name, argument, text)
+                assert any(n in text for n in names_of(call)), (name, argument, wrong, text)
+                if not isinstance(wrong, (np.ndarray, tuple, list, networks.LeakyMLP)):
+                    assert f"`{argument}" in text, (name, argument, wrong, text)
+            else:
+                # What builds a network takes what it is given; its users check it.
+                assert name == "networks.LeakyMLP" or not has_nan(result), (name, argument, wrong)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_values_are_refused_in_one_line(no_type_checks, name):
+    probe(name, CALLS[name])
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", FLOAT64)
+def test_wrong_values_are_refused_in_one_line_in_float64(no_type_checks, name):
+    probe(name, FLOAT64[name])
+
+
+# Not tried here, and why.
+EXEMPT = {
+    "takes the objects that another public function returns": (
+        *("bounds.best_over", "checks.evaluate", "checks.plot_slack", "checks.deviations"),
+        *("checks.envelope", "checks.split_norms", "checks.gradient_alignment", "report.plot"),
+        *("checks.proxy_deviation", "checks.residuals", "checks.slope_dependence", "report.save"),
+        *("checks.weight_norms", "report.save_run", "report.spread", "report.spread_table"),
+        *("report.table", "figures.plot_ladder", "figures.draw", "figures.save_data"),
+    ),
+    "errors are tested in a file of its own": (
+        *("tasks.mnist", "tasks.from_npz", "tasks.from_tfds", "figures.compute", "figures.make"),
+        *("figures.ladder", "figures.load_data", "figures.redraw", "figures.title"),
+        *("checks.assumption_5_1", "checks.conjecture_e_1", "bounds.SplitGrid", "report.Settings"),
+    ),
+}
+
+
+def test_no_public_function_is_forgotten():
+    tried = {*CALLS, *FLOAT64, *(n for names in EXEMPT.values() for n in names)}
+    own = ("nlbound_jax.sweep", "nlbound_jax.bounds.classical")
+    functions = [
+        name.removeprefix("nlbound_jax.")
+        for name, value in PUBLIC.items()
+        if inspect.isfunction(value) and inspect.signature(value).parameters
+        if not name.startswith(own) and not value.__module__.startswith(own)
+    ]
+    forgotten = {n for n in functions if n not in tried} - {"report.compare", "report.save_compare"}
+    assert not forgotten
