@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config, items):
     other = "float64" if not X64 else "float32"
     left_out = [item for item in items if item.get_closest_marker(other)]
     if left_out:
-        config.hook.pytest_deselected(left_out)
+        config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 

@@ -45,7 +45,7 @@ def kl_inverse(p: Numeric, c: Numeric) -> Float[Array, "..."]:
 
     **Returns:**
 
-    The inverse, of the broadcast shape, rounded upwards.
+    The inverse, of the broadcast shape: rounded upwards in float64, within 2e-5 in float32.
 
     **Raises:**
 

@@ -1,5 +1,6 @@
 """Initialization."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -19,7 +20,9 @@ def _rank_one(w: Float[Array, "out in"]) -> Float[Array, "out in"]:
 def _floating(dtype: Any) -> Any:
     """`dtype` as JAX's, if it is one of the floating ones."""
     try:
-        found = jnp.dtype(dtype)
+        with warnings.catch_warnings():  # NumPy warns of some of the names it still takes
+            warnings.simplefilter("ignore")
+            found = jnp.dtype(dtype)
         if jnp.issubdtype(found, jnp.floating):
             return jax.dtypes.canonicalize_dtype(found)
     except (TypeError, ValueError):
