@@ -191,6 +191,7 @@ def test_a_run_gives_a_table_json_and_a_picture(run):
         found["no"]
 
 
+@pytest.mark.slow
 def test_deeper_networks_and_a_linear_one():
     task = small_task()
     net = networks.initialize(jax.random.key(0), 4, 5, 3, epsilon=0.2, beta=0.4)

@@ -27,6 +27,8 @@ from nlbound_jax import (
 )
 from nlbound_jax._citation import _CLASSICAL, _MODULES, _NAMES, _cited_in, _entries, _keys
 
+pytestmark = pytest.mark.float64
+
 PACKAGE = Path(nlbound_jax.__file__).parent
 BIBTEX = (PACKAGE / "references.bib").read_text()
 ENTRIES = _entries()

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from nlbound_jax.cli._app import app
 
+pytestmark = pytest.mark.float64
+
 RUN = CliRunner()
 QUICK = ["report", "--components", "3", "--width", "4", "--end-time", "1"]
 
@@ -36,6 +38,7 @@ def test_json_has_only_json_on_stdout(tmp_path):
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_an_early_stop_is_told_on_stderr():
     result = invoke("report", "--width", "8", "--max-steps", "3", "--json")
     assert result.exit_code == 0

@@ -127,7 +127,11 @@ def measure(weights, epsilon, x, y, fresh, ts):
     return jnp.stack(ratios), jnp.isfinite(run[0]).all(axis=(1, 2))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(s, marks=pytest.mark.slow if s[0] == 4 or s[1] == 8 else ()) for s in SHAPES],
+    ids=str,
+)
 def test_envelope_and_deviations_hold(shape):
     """x_l >= ||W_l - V_l||_F, Q >= rms |f_W - f_V| and c Q >= rms |N_W - N_V|, on the training
     set and on fresh whitened data."""
@@ -170,7 +174,7 @@ def test_a_source_lowered_by_5_percent_is_caught(monkeypatch, level):
 
 
 @pytest.mark.parametrize("kind", ["default", "rank-one"])
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("depth", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
     task = small_task(seed=1, m=100, d=9)
     net = networks.initialize(jax.random.key(0), 9, 4, depth, epsilon=0.3, beta=0.4, kind=kind)

@@ -61,7 +61,9 @@ def parts(data):
     ]
 
 
-@pytest.mark.parametrize("n", FIGURES)
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=pytest.mark.slow if n in (5, 6) else ()) for n in FIGURES]
+)
 def test_shapes_and_attributes(n):
     data = made(n)
     name, values = CASES[n]
@@ -194,6 +196,7 @@ def test_lines_are_the_data_also_after_a_round_trip(n, tmp_path):
     figure.savefig(tmp_path / "figure.png", dpi=40)
 
 
+@pytest.mark.slow
 def test_relative_margins_and_the_overlay_are_those_of_a_report(tmp_path):
     preset = Preset("tiny", relative_gamma=True, overlay=True, seed=1)
     data = FIGURES[4].compute(preset)

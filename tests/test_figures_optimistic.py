@@ -155,6 +155,7 @@ def test_figure_9_has_a_panel_an_epsilon(made):
             assert_close(line.get_xdata(), one["t"], 1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_leaves_nan_and_says_where(monkeypatch):
     monkeypatch.setattr(_figure8, "MAX_STEPS", 30)
     data = _figure8.compute(TINY)

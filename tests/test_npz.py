@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from nlbound_jax import checks, tasks
 from nlbound_jax.cli._app import app
 
+pytestmark = pytest.mark.float64
+
 RNG = np.random.default_rng(0)
 # The shapes of the small data set of `test_tfds.py`, so that a report compiles once for both.
 IMAGES = RNG.integers(0, 256, (260, 2, 2, 1), dtype=np.uint8)

@@ -8,6 +8,8 @@ from helpers import assert_close, numpy_network, small_task
 from nlbound_jax import Settings, bounds, dynamics, report
 from nlbound_jax.report import plot, save, table
 
+pytestmark = pytest.mark.float64
+
 TASK = small_task()
 SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
 

@@ -180,6 +180,7 @@ def invoke(*args):
     return RUN.invoke(app, [str(a) for a in args])
 
 
+@pytest.mark.slow
 def test_certify_on_the_command_line(tmp_path, mnist7):
     net = trained_by_adam(mnist7)
     path = tmp_path / "weights.npz"
@@ -216,6 +217,7 @@ def test_bad_weights_get_one_line_and_status_2(tmp_path, arrays, args, message):
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_seeds_on_the_command_line():
     args = ["--components", 3, "--width", 4, "--end-time", 1, "--seeds", 2]
     found = json.loads(invoke("report", *args, "--json").stdout)
@@ -236,6 +238,7 @@ def test_the_ladder_holds_the_best_values_and_its_picture_shows_them():
     assert_close(axis.lines[0].get_ydata(), data["value"][:, 0].values)
 
 
+@pytest.mark.slow
 def test_figure_on_the_command_line(tmp_path):
     result = invoke("figure", "ladder", "--preset", "tiny", "--out", tmp_path)
     assert result.exit_code == 0, result.output

@@ -221,6 +221,7 @@ def test_quotients_are_those_of_whole_flows(epsilon, capsys):
         )
 
 
+@pytest.mark.slow
 def test_error_covers_what_another_step_and_precision_give():
     times = {"t1": 2.0, "saveat": at([1.0, 2.0])}
     low = dynamics.tau_derivative(make(2, 0.5, dtype="float32"), TASK, **times)
@@ -276,6 +277,7 @@ def test_crossings_against_a_count_in_numpy():
     assert expected[-1] > moved[-1].sum() > 0
 
 
+@pytest.mark.slow
 def test_a_solve_that_stops_says_which_and_leaves_inf():
     """60 steps: enough for the linear network's flow, and not for one that crosses kinks."""
     options = {"stepsize_controller": SHARP, "max_steps": 60, "saveat": at([0, 0.01, 1.5])}
@@ -318,6 +320,7 @@ def test_bad_arguments_get_one_line(no_type_checks):
         dynamics.tau_derivative(wrong, TASK, t1=1.0)
 
 
+@pytest.mark.slow
 def test_works_under_jit_and_a_new_number_does_not_recompile(monkeypatch):
     traces = []
     original = _flow.negative_gradient

@@ -20,6 +20,8 @@ from nlbound_jax.cli._app import app
 from nlbound_jax.cli._options import load_task
 from nlbound_jax.report import load_run, save_run
 
+pytestmark = pytest.mark.float64
+
 COUNTS = {"train": 200, "test": 60}
 KINDS = tfds.features
 
