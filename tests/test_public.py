@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import nlbound_jax
 from nlbound_jax import bounds, checks, dynamics, figures, networks, tasks
 
 README = Path(__file__).parent.parent / "README.md"

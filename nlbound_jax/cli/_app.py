@@ -5,6 +5,7 @@ import typer
 from ._bound import bound
 from ._certify import certify
 from ._check import check
+from ._compare import compare
 from ._figure import figure
 from ._report import report
 from ._sweep import sweep
@@ -26,6 +27,7 @@ app.command()(report)
 app.command()(bound)
 app.command()(certify)
 app.command()(check)
+app.command()(compare)
 app.command()(figure)
 app.command()(sweep)
 

@@ -3,11 +3,17 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ._errors import one_line_errors
+
+
+class Reduce(StrEnum):
+    mean = "mean"
+    min = "min"
+    max = "max"
 
 
 class Name(StrEnum):
@@ -21,14 +27,22 @@ class Name(StrEnum):
     eight = "8"
     nine = "9"
     ladder = "ladder"
+    heatmap = "heatmap"
     all = "all"
 
 
 def figure(
     name: Annotated[
         Name,
-        typer.Argument(help="1 to 9 as in the paper; ladder: every bound against epsilon; or all."),
+        typer.Argument(
+            help="1 to 9 as in the paper; ladder: every bound against epsilon; all; or heatmap: "
+            "two axes of STORE."
+        ),
     ],
+    store: Annotated[
+        Path | None,
+        typer.Argument(help="The store of a sweep or grid, for heatmap.", show_default=False),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for figureN.png and its data.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer times and slopes.")] = False,
     overlay: Annotated[
@@ -41,9 +55,22 @@ def figure(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the initialization.")] = 0,
+    x: Annotated[str | None, typer.Option(help="The horizontal axis (heatmap).")] = None,
+    y: Annotated[str | None, typer.Option(help="The vertical axis (heatmap).")] = None,
+    variable: Annotated[
+        str | None, typer.Option(help="What to draw (heatmap); value or penalty by default.")
+    ] = None,
+    bound: Annotated[str, typer.Option(help="Which bound (heatmap).")] = "split-a-priori",
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="axis=value, where to look along another axis (heatmap)."),
+    ] = None,
+    reduce: Annotated[
+        Reduce, typer.Option(help="What to take over the axes that are left (heatmap).")
+    ] = Reduce.mean,
     preset: Annotated[str, typer.Option(hidden=True)] = "full",
 ) -> None:
-    """Draw a figure of the paper on real MNIST and save its data."""
+    """Draw a figure of the paper on real MNIST and save its data, or draw a sweep."""
     import jax
 
     from .. import figures
@@ -51,6 +78,12 @@ def figure(
 
     jax.config.update("jax_enable_x64", True)
     with one_line_errors():
+        if name is Name.heatmap:
+            options = {"variable": variable, "bound": bound, "reduce": reduce.value}
+            typer.echo(_heatmap(store, x, y, out, _places(at or []), options))
+            return
+        if store is not None:
+            raise ValueError(f"`store` must be left out with {name.value}, got {str(store)!r}.")
         chosen = figures.Preset(
             name="quick" if quick else preset,  # pyright: ignore
             seed=seed,
@@ -63,3 +96,41 @@ def figure(
             typer.echo(f"{figures.title(one)} ...", err=True)
             path = figures.make(one, folder, chosen)
             typer.echo(f"{path} ({time.monotonic() - began:.0f} s)")
+
+
+def _places(at: list[str]) -> dict[str, str]:
+    places = {}
+    for text in at:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise ValueError(f"`at` must be axis=value, got {text!r}.")
+        places[name] = value
+    return places
+
+
+def _heatmap(
+    store: Path | None,
+    x: str | None,
+    y: str | None,
+    out: Path,
+    at: dict[str, str],
+    options: dict[str, Any],
+) -> Path:
+    """Draw `heatmap.png` from a store."""
+    import xarray as xr
+
+    from .. import figures
+    from ..report import prepare_folder
+    from ..report._files import write_atomically
+
+    if store is None or x is None or y is None:
+        missing = "store" if store is None else "x" if x is None else "y"
+        raise ValueError(f"`{missing}` must be given: nlbound figure heatmap STORE --x A --y B.")
+    if not (store / ".zattrs").is_file():
+        raise ValueError(f"`store` must be a Zarr store, got {str(store)!r}.")
+    folder = prepare_folder(out)
+    with xr.open_zarr(store, chunks=None) as data:
+        drawn = figures.heatmap(data, x, y, at=at, **options)
+    path = folder / "heatmap.png"
+    write_atomically(path, lambda file: drawn.savefig(file, format="png", dpi=120))
+    return path

@@ -9,5 +9,6 @@ from ._draw import draw as draw
 from ._draw import make as make
 from ._draw import redraw as redraw
 from ._draw import title as title
+from ._heatmap import heatmap as heatmap
 from ._ladder import ladder as ladder
 from ._ladder import plot_ladder as plot_ladder

@@ -1,0 +1,106 @@
+"""The comparison as a picture."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+
+from ._compare import Comparison
+from ._plot import COLOURS
+
+# Ours are solid, the thick ones a priori; the classical ones are dashed and marked.
+CLASSICAL = {
+    "vc": ("tab:blue", "s"),
+    "counting": ("tab:orange", "v"),
+    "frobenius": ("tab:cyan", "o"),
+    "path-norm": ("teal", "x"),
+    "path-norm-l2": ("navy", "+"),
+    "spectral": ("goldenrod", "^"),
+    "pac-bayes-spectral": ("tab:purple", "D"),
+    "pac-bayes-gaussian": ("magenta", "*"),
+}
+TOP = 5.0  # what lies above is far from saying anything
+TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
+TRUTH = {"color": "black", "lw": 2.5, "ls": ":", "label": "true test error of the network"}
+
+
+def _style(row: dict) -> dict:
+    if row["ours"]:
+        return {"color": COLOURS[row["bound"]], "ls": "-", "lw": 2.8 if row["a_priori"] else 1.3}
+    colour, marker = CLASSICAL[row["bound"]]
+    size = 9 if marker == "*" else 4.5
+    return {"color": colour, "ls": "--", "lw": 1.0, "marker": marker, "ms": size, "mfc": "none"}
+
+
+def _floor(made: Comparison) -> float:
+    """A little below the lowest point that is drawn."""
+    points = [v for curve in made.over_time for v in curve["value"]]
+    points += [row["value"] for point in made.over_epsilon for row in point["rows"]]
+    points += [p["test_risk"] for p in made.over_epsilon if p["test_risk"] is not None]
+    if made.report.test_risk is not None:
+        points += made.report.test_risk.tolist()
+    lowest = min((p for p in points if p > 0), default=0.1)
+    return max(1e-4, 0.8 * min(lowest, 0.4))
+
+
+def plot_comparison(made: Comparison) -> Figure:
+    """All bounds over training time and, if there was a sweep, over epsilon.
+
+    **Arguments:**
+
+    - `made`: a [`Comparison`][].
+
+    **Returns:**
+
+    A Matplotlib figure of one or two panels with a logarithmic risk axis; lines that leave it at
+    the top are vacuous by far. Over epsilon every bound is drawn at its best time, except for
+    `pac-bayes-gaussian`, which is evaluated at the end only.
+    """
+    panels = 2 if made.over_epsilon else 1
+    figure = Figure(figsize=(1 + 5.5 * panels, 6.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))
+    styles = {row["bound"]: _style(row) for row in made.rows}
+    left = axes[0]
+    for curve in made.over_time:
+        name = curve["bound"]
+        left.semilogy(curve["t"], curve["value"], label=name, **styles[name])
+    if made.report.test_risk is not None:
+        ts = np.asarray(made.report.trajectory.ts)
+        left.semilogy(ts, made.report.test_risk, **TRUTH)
+    left.set_xlabel("t (gradient-flow time)")
+    left.set_ylabel("bound on the risk (fraction misclassified)")
+    left.set_title(f"over training time, epsilon = {made.report.settings.epsilon:g}")
+    if made.over_epsilon:
+        _over_epsilon(axes[1], made, styles)
+    for axis in axes:
+        axis.axhline(0.5, ls="-.", color=COLOURS["guess"], label="random guess")
+        axis.axhline(1.0, ls="-", lw=0.6, color=COLOURS["guess"])
+        axis.set_ylim(_floor(made), TOP)
+        axis.grid(which="both", alpha=0.15)
+        axis.yaxis.set_major_locator(FixedLocator(TICKS))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    handles, labels = left.get_legend_handles_labels()
+    random = {row["bound"] for row in made.rows if not row["deterministic"]}
+    labels = [f"{name} (another, random network)" if name in random else name for name in labels]
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=4)
+    settings = made.report.settings
+    figure.suptitle(
+        f"{made.report.task['name']}, L = {settings.depth}, width {settings.width}, "
+        f"beta = {settings.beta:g}, {settings.init} init\n"
+        "solid: this library and the paper (thick: a priori); dashed: classical"
+    )
+    return figure
+
+
+def _over_epsilon(axis, made: Comparison, styles: dict[str, dict]) -> None:
+    """The best value of every bound against epsilon."""
+    points = [p for p in made.over_epsilon if p["epsilon"] > 0]
+    epsilons = [p["epsilon"] for p in points]
+    for name, style in styles.items():
+        found = [{r["bound"]: r for r in p["rows"]}[name]["best_value"] for p in points]
+        axis.loglog(epsilons, found, label=name, **style)
+    if made.report.test_risk is not None:
+        risks = [p["test_risk"] for p in points]
+        axis.loglog(epsilons, risks, **TRUTH)
+    axis.set_xlabel("epsilon = 1 - negative slope (linear: 0, ReLU: 1)")
+    axis.set_title("over epsilon, each at its best time (pac-bayes-gaussian: the end)")

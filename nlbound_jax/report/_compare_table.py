@@ -1,0 +1,109 @@
+"""The comparison as text and as files."""
+
+import json
+from pathlib import Path
+from string import ascii_uppercase
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from .. import _validate
+from ._compare import Comparison
+from ._compare_plot import plot_comparison
+from ._files import prepare_folder, write_atomically
+from ._table import number
+
+
+def _letters(made: Comparison) -> dict[str, str]:
+    """A letter for every assumption, in the order of the rows."""
+    assumptions = dict.fromkeys(a for row in made.rows for a in row["assumes"])
+    return dict(zip(assumptions, ascii_uppercase, strict=False))
+
+
+def comparison_table(made: Comparison) -> Group:
+    """The table that `nlbound compare` prints.
+
+    **Arguments:**
+
+    - `made`: a [`Comparison`][].
+
+    **Returns:**
+
+    A Rich renderable: one row for each bound at the end of training, and what the letters mean.
+    """
+    task, settings = made.report.task, made.report.settings
+    title = (
+        f"{task['name']}: m = {task['num_samples']}, d = {task['rank']}; L = {settings.depth}, "
+        f"width {settings.width}, epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, "
+        f"{settings.init} init, t = {made.rows[0]['t']:.4g}"
+    )
+    grid = Table(title=title, title_justify="left")
+    for name in ("bound", "known", "holds for", "assumes"):
+        grid.add_column(name, no_wrap=True)
+    for name in ("gamma", "train\nterm", "complex-\nity", "rest"):
+        grid.add_column(name, justify="right")
+    grid.add_column("bound\non test", justify="right", style="bold")
+    grid.add_column("best\nover t", justify="right")
+    letters = _letters(made)
+    for before, row in zip([None, *made.rows], made.rows, strict=False):
+        if before is not None and before["ours"] != row["ours"]:
+            grid.add_section()
+        once = row["bound"] == "pac-bayes-gaussian"
+        grid.add_row(
+            row["bound"],
+            "a priori" if row["a_priori"] else "a posteriori",
+            "the network" if row["deterministic"] else "a random one",
+            " ".join(letters[a] for a in row["assumes"]) or "-",
+            *(number(row[key]) for key in ("gamma", "train_term", "complexity", "rest", "value")),
+            "-" if once else number(row["best_value"]),
+        )
+    return Group(grid, *(Text(line) for line in comparison_notes(made)))
+
+
+def comparison_notes(made: Comparison) -> list[str]:
+    """What the reader of the table must know."""
+    train, risk = made.report.train_risk, made.report.test_risk
+    known = "no test data" if risk is None else f"true test error {float(risk[-1]):.4f}"
+    lines = [
+        f"Train error {float(train[-1]):.4f}, {known}, random guess 0.5.",
+        "bound = train term + complexity + rest, at its own best gamma at the end of training; at "
+        f"1 and above it says nothing. With probability {1 - made.report.settings.delta:g}, each "
+        "bound by itself. For our bounds (above the line) complexity is the capacity and rest the "
+        "deviation; for the classical ones rest is the confidence term.",
+        "A priori: all but the train term is known before training (in split-wholly-a-priori the "
+        "train term is that of the reference network's weights).",
+    ]
+    if any(not row["deterministic"] for row in made.rows):
+        lines.append(
+            "pac-bayes-gaussian bounds a random network whose mean and deviations are trained "
+            "further, on the bound itself; its train term is that network's error, and it may lie "
+            "below the true test error of the network that all other rows are about."
+        )
+    lines += [f"{letter}: {what}." for what, letter in _letters(made).items()]
+    lines.append("All assume iid samples.")
+    return lines
+
+
+def save_comparison(made: Comparison, out: str | Path) -> None:
+    """Write `compare.json` and `compare.png` to a folder.
+
+    **Arguments:**
+
+    - `made`: a [`Comparison`][].
+    - `out`: where to; made if need be.
+
+    **Returns:**
+
+    Nothing.
+
+    **Raises:**
+
+    `ValueError` if the folder cannot be written.
+    """
+    made = _validate.instance("made", made, Comparison)
+    path = prepare_folder(out)
+    text = json.dumps(made.as_dict(), indent=1, allow_nan=False).encode()
+    write_atomically(path / "compare.json", lambda file: file.write(text))
+    figure = plot_comparison(made)
+    write_atomically(path / "compare.png", lambda file: figure.savefig(file, format="png", dpi=120))

@@ -1,0 +1,127 @@
+"""The data of a sweep: one task, or one for every combination of the axes that name data."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _validate
+from ..tasks import Task, from_npz, from_tfds, mnist
+from ..tasks._prepared import find_source
+from ._config import SweepConfig
+from ._options import DATA, relabel
+
+
+def load(
+    dataset: str,
+    *,
+    side: int | None = None,
+    components: int | None = None,
+    data_dir: str | None = None,
+    positive: str | None = None,
+    norm_bound: float | None = None,
+) -> Task:
+    """The task that the options name; one line for an option that the data does not take."""
+    kind, _, name = dataset.partition(":")
+    if dataset.endswith(".npz"):
+        _refuse(dataset, side=side, data_dir=data_dir, positive=positive)
+        return from_npz(dataset, norm_bound=norm_bound, components=components)
+    if dataset == "mnist":
+        _refuse(dataset, data_dir=data_dir, norm_bound=norm_bound)
+        digits = (5, 6, 7, 8, 9) if positive is None else _classes(positive)
+        return mnist(7 if side is None else side, components, positive=digits)
+    if kind != "tfds" or not name:
+        raise ValueError(f"`dataset` must be mnist, tfds:NAME or FILE.npz, got {dataset!r}.")
+    _refuse(dataset, norm_bound=norm_bound)
+    source = find_source(name, None if data_dir is None else Path(data_dir))
+    return from_tfds(
+        name,
+        None if positive is None else _classes(positive, source.label),
+        side=side,
+        components=components,
+        test_split="test" if "test" in source.splits else None,
+        data_dir=data_dir,
+    )
+
+
+def _refuse(dataset: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must be left out with {dataset}, got {str(value)!r}.")
+
+
+def _classes(text: str, label: object = None) -> list[Any]:
+    """`5,6` or `cat,dog`: names where there are such, else numbers."""
+    names = getattr(label, "names", None) or ()
+    found = []
+    for word in (word.strip() for word in text.split(",")):
+        number = word not in names and word.lstrip("-").isdecimal()
+        found.append(int(word) if number else word)
+    return found
+
+
+class Source:
+    """The tasks of a sweep, the one in use in memory; `axes` are the axes that choose it."""
+
+    def __init__(self, config: SweepConfig, task: Task | None = None):
+        self.config, self.given = config, task
+        self.axes = tuple(name for name in config.axes if name in DATA)
+        self._key: tuple[int, ...] | None = None
+        self._task = task
+        if task is not None:
+            _validate.instance("task", task, Task)
+            named = [n for n in DATA if n in config.axes or n in config.settings]
+            if named:
+                table = "axes" if named[0] in config.axes else "settings"
+                raise ValueError(f"`{table}.{named[0]}` must be left out with `task`.")
+        sizes = [range(len(config.axes[name])) for name in self.axes]
+        # Every task is loaded once before any work, which names what is wrong with the data.
+        self.summaries = {key: self._summary(key) for key in itertools.product(*sizes)}
+
+    def task(self, index: Mapping[str, int]) -> Task:
+        """The task at a place of the axes."""
+        key = tuple(index[name] for name in self.axes)
+        if self.given is not None:
+            return self.given
+        if self._task is None or key != self._key:
+            self._task = None  # the old one goes before the new one comes
+            self._task, self._key = self._load(key), key
+        return self._task
+
+    def _load(self, key: tuple[int, ...]) -> Task:
+        options = self.config.options(dict(zip(self.axes, key, strict=True)))
+        chosen: dict[str, Any] = {"dataset": "mnist"}
+        try:
+            return load(**chosen | {n: options[n] for n in DATA if n in options})
+        except ValueError as error:
+            where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
+            where["path"] = where["dataset"]
+            raise ValueError(relabel(str(error), where)) from None
+
+    def _summary(self, key: tuple[int, ...]) -> dict[str, Any]:
+        task = self.task(dict(zip(self.axes, key, strict=True)))
+        return {
+            "task": task.name,
+            "num_samples": task.num_samples,
+            "rank": task.rank,
+            "alignment": float(task.alignment),
+            "no_plug_in": task.held_out is not None and task.norm_bound is not None,
+            "labels": _digest(task.y, task.y_test),
+        }
+
+    def identity(self) -> list[list[Any]]:
+        """What tells other data of the same name apart, the same on every machine: whitened
+        inputs are not, to the last bit."""
+        keys = ("task", "num_samples", "rank", "labels")
+        return [[summary[k] for k in keys] for summary in self.summaries.values()]
+
+
+def _digest(*arrays: np.ndarray | None) -> str:
+    found = hashlib.blake2b(digest_size=12)
+    for array in arrays:
+        if array is not None:
+            found.update(np.sign(array).astype(np.int8).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,186 @@
+"""The flows of a piece: networks of one shape, trained together, and their reference networks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from .._results import RESULTS
+from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
+from ..dynamics._field import make_blocks
+from ..dynamics._flow import default_controller
+from ..networks import LeakyMLP
+from ..report import Settings
+from ..report._train import end_time, start, train
+from ..tasks import Task
+from ._config import SweepConfig
+from ._ensemble import Ended, Flow, Start, map_lanes, replicate
+
+
+class Devices:
+    """The devices of this process; the arrays of the task in use stay on them."""
+
+    def __init__(self, mesh: Mesh, capacity: int):
+        self.mesh, self.capacity = mesh, capacity
+        self._task: Task | None = None
+        self._held: dict[str, Any] = {}
+
+    def use(self, task: Task) -> None:
+        """Make room for the arrays of `task`."""
+        if task is not self._task:
+            self._held.clear()
+            self._task = task
+
+    def hold(self, key: str, make: Callable[[], Any]) -> Any:
+        """What `make` makes of the task, on every device, made once."""
+        if key not in self._held:
+            self._held[key] = replicate(make(), self.mesh)
+        return self._held[key]
+
+    def map(self, function: Any, lanes: list[Any], shared: Any) -> list[Any]:
+        """`function` of every lane that is not `None`."""
+        some = next((lane for lane in lanes if lane is not None), None)
+        if some is None:
+            return [None] * len(lanes)
+        filled = [some if lane is None else lane for lane in lanes]
+        wanted = [lane is not None for lane in lanes]
+        found = map_lanes(function, filled, wanted, shared, self.mesh, self.capacity)
+        return [
+            jax.tree.map(lambda leaf, i=i: leaf[i], found) if run else None
+            for i, run in enumerate(wanted)
+        ]
+
+
+class Lane(NamedTuple):
+    """One flow: its place, settings and network at time 0; `t1` is `None` where there is no
+    learning time, for nothing is left to learn."""
+
+    place: dict[str, int]
+    settings: Settings
+    net: LeakyMLP
+    t1: float | None
+
+
+class Along(NamedTuple):
+    """A flow and its reference network at the times to speak of, the first `valid` ones; the
+    rest repeats the last of them, so that all lanes have one shape."""
+
+    lane: Lane
+    trajectory: Trajectory
+    reference: ReferenceTrajectory
+    gammas: np.ndarray
+    valid: int
+
+
+def make_lane(config: SweepConfig, place: dict[str, int], task: Task) -> Lane:
+    """The lane at a place of the axes."""
+    settings = config.report_settings(config.options(place))
+    try:
+        t1 = end_time(task, settings)
+    except ValueError:  # nothing to learn, or learned at the start
+        t1 = None
+    return Lane(place, settings, start(task, settings), t1)
+
+
+def train_together(lanes: list[Lane], task: Task, devices: Devices) -> list[Ended | None]:
+    """Every lane trained; `None` where there is no learning time or descent diverged."""
+    settings = lanes[0].settings
+    if settings.dynamics == "gd":
+        return [None if lane.t1 is None else _descend(lane, task) for lane in lanes]
+    dtype = np.dtype(settings.dtype)
+    blocks = devices.hold(f"blocks {dtype}", lambda: make_blocks(task, dtype))
+    starts = [None if lane.t1 is None else _start(lane, lane.t1, dtype) for lane in lanes]
+    return devices.map(Flow(settings.max_steps), starts, blocks)
+
+
+def outcome(lane: Lane, ended: Ended | None) -> str:
+    """How training ended, in a word."""
+    if lane.t1 is None:
+        return "no_learning_time"
+    return "diverged" if ended is None else _names()[int(ended.result)]
+
+
+@functools.cache
+def _names() -> dict[int, str]:
+    # Not at import: `int` of an array starts the backend, before which the runtime of several
+    # processes must be started.
+    return {int(item._value): name for name, item in RESULTS._name_to_item.items()}
+
+
+def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
+    """The arrays of a lane as `gradient_flow` makes them, to the last bit."""
+    settings, end = lane.settings, jnp.asarray(t1, dtype)
+    ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=dtype)[1:]
+    controller = default_controller(lane.net.weights, settings.rtol)
+    arrays = Start(
+        weights=lane.net.weights,
+        epsilon=lane.net.epsilon,
+        t1=end,
+        ts=jnp.minimum(ts, end),
+        rtol=jnp.asarray(settings.rtol, dtype),
+        atol=jnp.asarray(controller.atol, dtype),
+    )
+    return jax.tree.map(np.asarray, arrays)
+
+
+def _descend(lane: Lane, task: Task) -> Ended | None:
+    """Gradient descent of one lane; `None` where it diverged."""
+    try:
+        found = train(lane.net, task, lane.settings, lane.t1 or 0.0, diffrax.NoProgressMeter())
+    except RuntimeError:
+        return None
+    error = task.y - np.asarray(lane.net(task.x), float)
+    arrays = Ended(
+        ts=found.ts,
+        weights=found.weights,
+        end=tuple(w[-1] for w in found.weights),
+        reached=found.reached,
+        num_steps=jnp.asarray(found.stats["num_steps"]),
+        result=RESULTS.successful._value,  # pyright: ignore
+        residual=jnp.sqrt(jnp.mean(jnp.asarray(error) ** 2)),
+    )
+    return jax.tree.map(np.asarray, arrays)
+
+
+def follow(lane: Lane, ended: Ended | None, task: Task) -> Along | None:
+    """The reference network beside a flow; `None` if the flow has no time to speak of."""
+    if ended is None:
+        return None
+    saved = int(np.isfinite(ended.ts).sum())
+    ts, weights = ended.ts, ended.weights
+    if saved < len(ts):  # it ended early: the state there is the last one
+        ts = np.where(np.arange(len(ts)) < saved, ts, ended.reached)
+        keep = (np.arange(len(ts)) < saved)[:, None, None]
+        weights = tuple(np.where(keep, w, e) for w, e in zip(weights, ended.end, strict=True))
+    finite = np.all([np.isfinite(w).all(axis=(1, 2)) for w in weights], axis=0) & (ts > 0)
+    valid = min(saved + 1, len(ts), int(np.cumprod(finite).sum()))
+    if not valid:
+        return None
+    chosen = np.minimum(np.arange(len(ts)), valid - 1)
+    ts, weights = ts[chosen], tuple(w[chosen] for w in weights)
+    reference = reference_flow(
+        lane.net, task.target, np.asarray(ts, float), initial_residual=float(ended.residual)
+    )
+    gammas = np.asarray(reference.scale)[:, None] / np.asarray(lane.settings.ratios)
+    stats = {"num_steps": ended.num_steps}
+    arrays = jax.tree.map(jnp.asarray, (ts, weights, lane.net.epsilon, ended.reached))
+    trajectory = Trajectory(*arrays, stats, RESULTS.successful)  # pyright: ignore
+    return Along(lane, trajectory, reference, gammas, valid)
+
+
+@functools.cache
+def _cpu() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # a configuration without it
+        return None
+
+
+def on_host() -> Any:
+    """Where the small solves in float64 run: dozens of tiny operations a step."""
+    return jax.default_device(_cpu())
