@@ -319,21 +319,43 @@ def test_the_store_says_what_it_is(whole, npz):
     assert found.config["axes"]["epsilon"] == CONFIG["axes"]["epsilon"]
 
 
+def stopping(config):
+    """Three lanes: to the end, stopped after the last but one saved time, stopped before."""
+    axes = {"seed": [0], "end_time": [0.5, 4.0, 9.0], "epsilon": [0.1]}
+    few = with_settings(config, axes=axes, max_steps=20)
+    del few["settings"]["end_time"]
+    return few
+
+
 def test_a_lane_that_fails_is_recorded_and_the_others_go_on(npz, config, tmp_path):
-    axes = {"seed": [0], "end_time": [0.5, 4.0], "epsilon": [0.1]}
-    del (few := with_settings(config, axes=axes, max_steps=8))["settings"]["end_time"]
     events = []
-    data = nlbound_jax.sweep(few, tmp_path / "few.zarr", progress=events.append)
-    found = data["result"].squeeze()
-    assert [FLAGS[int(code)] for code in found] == ["successful", "max_steps_reached"]
+    data = nlbound_jax.sweep(stopping(config), tmp_path / "few.zarr", progress=events.append)
+    found = [FLAGS[int(code)] for code in data["result"].squeeze()]
+    assert found == ["successful", "max_steps_reached", "max_steps_reached"]
     for end in (0.5, 4.0):
-        made = one_report(npz, 0.1, 0, 2, end_time=end, max_steps=8)
-        assert (len(made.trajectory.ts) < TIMES) == (end == 4.0)
         cell = data.sel(seed=0, end_time=end, epsilon=0.1)
-        assert_is_report(cell, made)
+        assert_is_report(cell, one_report(npz, 0.1, 0, 2, end_time=end, max_steps=20))
+    t, reached = data["t"].values.squeeze(), data["reached"].values.squeeze()
+    assert t[1, -1] == reached[1] < 4
+    early = t[2]
+    last = int(np.isfinite(early).sum()) - 1
+    assert last < TIMES - 1  # some times are missing, and the last one is where it stopped
+    assert early[last] == reached[2]
+    assert np.isnan(early[last + 1 :]).all()
+    over_time = data["value_over_time"].values.squeeze()[2]
+    assert np.isfinite(over_time[:, : last + 1]).all()
+    assert np.isnan(over_time[:, last + 1 :]).all()
     assert [e.pieces_done for e in events] == [0, 1]
-    assert events[-1].failed == {"max_steps_reached": 1}
+    assert events[-1].failed == {"max_steps_reached": 2}
     assert events[-1].remaining == 0
+
+
+@pytest.mark.slow
+def test_a_lane_that_stopped_early_has_the_numbers_of_its_report(npz, config, tmp_path):
+    data = nlbound_jax.sweep(stopping(config), tmp_path / "few.zarr")
+    made = one_report(npz, 0.1, 0, 2, end_time=9.0, max_steps=20)
+    assert len(made.trajectory.ts) < TIMES
+    assert_is_report(data.sel(seed=0, end_time=9.0, epsilon=0.1), made)
 
 
 def test_a_network_that_begins_beyond_its_end_is_recorded(npz, config, tmp_path):

@@ -1,0 +1,128 @@
+"""Sweeps over devices and processes, and sweeps that are killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import nlbound_jax
+import pytest
+import xarray as xr
+from test_sweep import (  # noqa: F401: fixtures
+    assert_same_store,
+    config,
+    marks,
+    npz,
+    whole,
+    with_settings,
+)
+
+from nlbound_jax.sweep import sweep_status
+
+
+def write_toml(path, tables):
+    """A configuration of numbers, texts and lists as a TOML file."""
+    lines = []
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {value!r}" for key, value in table.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def start(*args, **env):
+    """`nlbound sweep` in a process of its own."""
+    code = "from nlbound_jax.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "sweep", *(str(a) for a in args)],
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="session")
+def toml(config, tmp_path_factory):  # noqa: F811
+    return write_toml(tmp_path_factory.mktemp("toml") / "sweep.toml", config)
+
+
+def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
+    out = tmp_path / "four.zarr"
+    flag = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    finish(start("--config", toml, "--out", out, XLA_FLAGS=flags))
+    assert sweep_status(out).processes == {"shard 1/1 on cpu x 4": 4}
+    assert_same_store(out, whole)
+
+
+def test_two_processes_under_one_runtime_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
+    out = tmp_path / "two.zarr"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    arguments = ("--config", toml, "--out", out, "--coordinator", f"localhost:{port}")
+    both = [start(*arguments, "--num-processes", 2, "--process-id", i) for i in range(2)]
+    said = [finish(process) for process in both]
+    assert "12 of 12 flows done, 4 of 4 pieces" in said[0]
+    assert said[1] == ""
+    assert sweep_status(out).processes == {"shard 1/2 on cpu x 1": 2, "shard 2/2 on cpu x 1": 2}
+    assert_same_store(out, whole)
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(config, tmp_path):  # noqa: F811
+    many = with_settings(config, axes={"epsilon": [0.01, 0.1], "seed": list(range(60))})
+    out, again = tmp_path / "killed.zarr", tmp_path / "whole.zarr"
+    process = start("--config", write_toml(tmp_path / "sweep.toml", many), "--out", out)
+    deadline = time.monotonic() + 200
+    while not ((out / ".pieces").is_dir() and len(marks(out)) >= 3):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = marks(out)
+    total = sweep_status(out).pieces
+    assert 3 <= len(before) < total
+    nlbound_jax.sweep(many, out)
+    after = marks(out)
+    assert len(after) == total
+    assert {name: after[name] for name in before} == before  # nothing twice
+    nlbound_jax.sweep(many, again)
+    assert_same_store(out, again)
+    assert not list(out.glob("*/*.partial"))
+
+
+PEAK = """
+import resource, sys
+import nlbound_jax
+nlbound_jax.sweep({config!r}, {out!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pieces(config, tmp_path):  # noqa: F811
+    """Peak of the process in MB for few and for many pieces of the same size."""
+    peaks = []
+    for seeds in (16, 160):
+        axes = {"epsilon": [0.01, 0.1], "seed": list(range(seeds))}
+        many = with_settings(config, axes=axes, compute={"chunk": 8}, width=64, num_times=40)
+        code = PEAK.format(config=many, out=str(tmp_path / f"{seeds}.zarr"))
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        peaks.append(float(run.stdout))
+    # The arrays of the sweep are small; what would grow are the trajectories of its flows.
+    held = 160 * 2 * 40 * (64 * 3 + 64) * (4 + 8) / 2**20
+    assert held > 30
+    assert peaks[1] - peaks[0] < held / 2, peaks
+    data = xr.open_zarr(tmp_path / "160.zarr", chunks=None)
+    assert (data["result"] == 1).all()
