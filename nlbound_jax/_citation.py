@@ -46,12 +46,12 @@ _GOLOWICH = ("golowich2018size", "bartlett2002rademacher", "ledoux1991probabilit
 # By the name of the function, which is that of a row but for dashes.
 _CLASSICAL = {
     "counting": ("hoeffding1963probability", "shalev2014understanding"),
-    "vc": ("bartlett2019nearly",),
+    "vc": ("bartlett2019nearly", "anthony1999neural"),
     "frobenius": _GOLOWICH,
     "path_norm": ("neyshabur2015norm", *_GOLOWICH),
     "path_norm_l2": ("neyshabur2015norm", *_GOLOWICH),
     "spectral": ("bartlett2017spectrally", "bartlett2002rademacher"),
-    "pac_bayes_spectral": ("neyshabur2018pac", "mcallester1999some"),
+    "pac_bayes_spectral": ("neyshabur2018pac", "mcallester1999some", "davidson2001local"),
     "pac_bayes_gaussian": (
         "dziugaite2017computing",
         "langford2001bounds",
@@ -81,6 +81,10 @@ _MODULES = {
     "nlbound_jax.checks": _FLOW,
     "nlbound_jax.report._report": (*_FLOW, *_TRAJECTORY, *_SPLIT),
     "nlbound_jax.report._seeds": (*_FLOW, *_TRAJECTORY, *_SPLIT),
+    "nlbound_jax.report._compare": (
+        *(*_FLOW, *_TRAJECTORY, *_SPLIT),
+        *(key for keys in _CLASSICAL.values() for key in keys),
+    ),
     "nlbound_jax.report._certify": _SPLIT,
     "nlbound_jax.figures": (*_FLOW, *_MNIST, *_TRAJECTORY, *_SPLIT),
     "nlbound_jax.figures._figure8": (*_FLOW, *_MNIST, "bogacki1989pair"),

@@ -143,8 +143,8 @@ def matrices(name: str, weights: Any, *, depth: int = 2) -> tuple[Any, ...]:
     every entry finite (which is tested for concrete arrays only)."""
     if not isinstance(weights, (tuple, list)):
         raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
-    shapes = [getattr(w, "shape", None) for w in weights]
-    fit = len(shapes) >= depth and all(s is not None and len(s) == 2 and 0 not in s for s in shapes)
+    shapes = [getattr(w, "shape", ()) for w in weights]
+    fit = len(shapes) >= depth and all(len(s) == 2 and 0 not in s for s in shapes)
     fit = fit and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
     if not fit or shapes[-1][0] != 1:
         count = {1: "one matrix", 2: "two matrices"}.get(depth, f"{depth} matrices")

@@ -283,7 +283,7 @@ def test_a_classical_bound_cites_its_theorem():
         assert {"nlbound_jax"} < set(keys(citation(function)))
     assert added(classical.all_bounds) == added(classical)
     made = classical.vc((3, 2, 1), train_risk=0.1, num_samples=100)
-    assert added(made) == {"bartlett2019nearly"}
+    assert added(made) == {"bartlett2019nearly", "anthony1999neural"}
 
 
 def test_public_names_have_something_to_cite():

@@ -7,10 +7,9 @@ import subprocess
 import sys
 import time
 
-import nlbound_jax
 import pytest
 import xarray as xr
-from test_sweep import (  # noqa: F401: fixtures
+from test_sweep import (  # noqa: F401
     assert_same_store,
     config,
     marks,
@@ -19,6 +18,7 @@ from test_sweep import (  # noqa: F401: fixtures
     with_settings,
 )
 
+import nlbound_jax
 from nlbound_jax.sweep import sweep_status
 
 

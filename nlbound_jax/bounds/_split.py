@@ -227,7 +227,8 @@ def split_bound(
     """
     _validate.needs_x64("split_bound")
     depth, dim = _validate.integer("depth", depth, 2), _validate.integer("dim", dim, 1)
-    grid = SplitGrid() if grid is None else _validate.instance("grid", grid, SplitGrid)
+    grid = SplitGrid() if grid is None else grid
+    _validate.instance("grid", grid, SplitGrid)
     margins, input_norms = _samples(margins, input_norms)
     real = _validate.real
     if isinstance(paths, LinearMetric):

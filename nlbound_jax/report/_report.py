@@ -190,9 +190,8 @@ def report(
     `ValueError` naming the argument; `RuntimeError` if gradient descent diverged.
     """
     task = _validate.instance("task", task, Task)
-    settings = _validate.instance(
-        "settings", Settings() if settings is None else settings, Settings
-    )
+    settings = Settings() if settings is None else settings
+    _validate.instance("settings", settings, Settings)
     if settings.dtype == "float64":
         _validate.needs_x64("dtype='float64'")
     meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
