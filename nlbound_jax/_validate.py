@@ -139,11 +139,10 @@ def flag(name: str, value: Any) -> bool:
 
 
 def matrices(name: str, weights: Any, *, depth: int = 2) -> tuple[Any, ...]:
-    """`weights` as a tuple of at least `depth` matrices that fit together and end in one output,
-    every entry finite (which is tested for concrete arrays only)."""
+    """`weights` as a tuple of at least `depth` matrices that fit together and end in one output."""
     if not isinstance(weights, (tuple, list)):
         raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
-    shapes = [getattr(w, "shape", ()) for w in weights]
+    shapes: list[tuple[int, ...]] = [getattr(w, "shape", ()) for w in weights]
     fit = len(shapes) >= depth and all(len(s) == 2 and 0 not in s for s in shapes)
     fit = fit and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
     if not fit or shapes[-1][0] != 1:
