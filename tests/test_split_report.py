@@ -169,7 +169,7 @@ def test_certify_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"`net` must have 4 inputs .*, got 7"):
         certify(net, TASK)
     broken = networks.LeakyMLP((net.weights[0] * np.nan, net.weights[1]), net.epsilon)
-    with pytest.raises(ValueError, match=r"`net` must have"):
+    with pytest.raises(ValueError, match=r"`net` must be finite, got nan"):
         certify(broken, TASK)
     good = certify(networks.initialize(jax.random.key(0), 4, 5, 2, epsilon=0.5, beta=1.0), TASK)
     with pytest.raises(ValueError, match="`name` must be one of 'split-a-posteriori'"):

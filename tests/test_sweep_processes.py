@@ -55,6 +55,7 @@ def toml(config, tmp_path_factory):  # noqa: F811
     return write_toml(tmp_path_factory.mktemp("toml") / "sweep.toml", config)
 
 
+@pytest.mark.float64
 def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
     out = tmp_path / "four.zarr"
     flag = "--xla_force_host_platform_device_count=4"
@@ -64,6 +65,7 @@ def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F81
     assert_same_store(out, whole)
 
 
+@pytest.mark.float64
 def test_two_processes_under_one_runtime_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
     out = tmp_path / "two.zarr"
     with socket.socket() as free:
@@ -78,6 +80,7 @@ def test_two_processes_under_one_runtime_give_the_store_of_one(toml, whole, tmp_
     assert_same_store(out, whole)
 
 
+@pytest.mark.float64
 def test_a_killed_sweep_goes_on_where_it_stopped(config, tmp_path):  # noqa: F811
     many = with_settings(config, axes={"epsilon": [0.01, 0.1], "seed": list(range(60))})
     out, again = tmp_path / "killed.zarr", tmp_path / "whole.zarr"

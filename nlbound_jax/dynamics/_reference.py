@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
@@ -235,7 +236,7 @@ def reference_flow(
     ts = _validate.real("ts", ts, 0)
     if ts.ndim != 1 or not ts.shape[0]:
         raise ValueError(f"`ts` must be increasing times (times,), got shape {ts.shape}.")
-    if not _validate.is_traced(ts) and bool((jnp.diff(ts) < 0).any()):
+    if not _validate.is_traced(ts) and (np.diff(np.asarray(ts)) < 0).any():
         raise ValueError("`ts` must be increasing, got times that are not.")
     target = _validate.real("target", target)
     if target.shape != net.weights[0].shape[1:]:

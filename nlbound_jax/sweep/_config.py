@@ -71,7 +71,9 @@ class SweepConfig:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def load(cls, source: "str | os.PathLike[str] | Mapping[str, Any] | SweepConfig"):
+    def load(
+        cls, source: "str | os.PathLike[str] | Mapping[str, Any] | SweepConfig"
+    ) -> "SweepConfig":
         """A configuration out of a TOML file or of a mapping of the same layout.
 
         **Arguments:**
