@@ -378,6 +378,7 @@ def test_gradient_descent_and_its_divergence(npz, config, tmp_path):
     assert np.isnan(data["value"][1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_float64_and_a_task_of_ones_own(tmp_path):
     task = small_task(m=60, d=3)

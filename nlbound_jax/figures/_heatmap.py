@@ -18,7 +18,8 @@ _WORDS = {
     "epsilon": "epsilon = 1 - negative slope",
     "beta": "beta, spectral norm at the start",
 }
-_ANNOTATED = 100
+# The largest picture whose cells have room for a number, rows and columns.
+_ROOM = (16, 12)
 
 
 def heatmap(
@@ -155,7 +156,7 @@ def _draw(data, grid: np.ndarray, axes: tuple[str, str], variable: str, said) ->
         getattr(axis, f"set_{which}label")(_WORDS.get(name, name))
     if risk:
         _half(axis, grid, x_edges, y_edges, (x_log, y_log), bar)
-    if grid.size <= _ANNOTATED:
+    if grid.shape[0] <= _ROOM[0] and grid.shape[1] <= _ROOM[1]:
         _annotate(axis, grid, _centres(x_edges, x_log), _centres(y_edges, y_log), low, high)
     settings = [data.attrs.get("task") and str(data.attrs["task"])]
     settings += [f"L = {data.attrs['depth']}" if "depth" in data.attrs else None, *said]
