@@ -73,6 +73,8 @@ def real(
     allowed = interval(low, high, open_low, open_high)
     traced = is_traced(value)
     try:
+        if isinstance(value, int):  # beyond 2**64 NumPy would make an object of it
+            value = float(value)
         if not traced and np.asarray(value).dtype.kind not in "biuf":
             raise TypeError
         array = jnp.asarray(value, dtype=float_dtype())
