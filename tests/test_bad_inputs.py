@@ -61,7 +61,14 @@ def test_degenerate_data_is_whitened_in_its_span(name):
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize("name", ["fewer samples than features", "only constants", "two samples"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fewer samples than features",
+        pytest.param("only constants", marks=pytest.mark.slow),
+        pytest.param("two samples", marks=pytest.mark.slow),
+    ],
+)
 def test_a_report_on_degenerate_data_has_no_nan(name):
     x, y, _ = ODD[name]
     task = tasks.from_arrays(x, y)

@@ -88,7 +88,9 @@ def test_shapes_and_attributes(n):
     assert (np.diff(data["train_margin_risk"], axis=2) <= 0).all()
 
 
-@pytest.mark.parametrize("n", FIGURES)
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=pytest.mark.slow if n == 6 else ()) for n in FIGURES]
+)
 def test_values_are_those_of_theorem_5_2(n):
     data = made(n)
     for i, j in ((0, 0), (-1, 1)):

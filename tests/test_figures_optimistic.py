@@ -74,7 +74,9 @@ def made():
     return {m: m.compute(TINY) for m in (_figure7, _figure8, _figure9)}
 
 
-@pytest.mark.parametrize("module", [_figure7, _figure8, _figure9])
+@pytest.mark.parametrize(
+    "module", [pytest.param(_figure7, marks=pytest.mark.slow), _figure8, _figure9]
+)
 def test_round_trip_and_picture(made, module, tmp_path):
     data = made[module]
     save_data(data, tmp_path / "data.zarr")

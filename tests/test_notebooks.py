@@ -63,7 +63,7 @@ def test_a_notebook_is_stripped_and_has_a_preset(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n[0] in "23" else ()) for n in NAMES]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n[0] in "234" else ()) for n in NAMES]
 )
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     check_outputs(name, execute(name, "smallest", tmp_path, monkeypatch), tmp_path)

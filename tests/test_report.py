@@ -100,6 +100,7 @@ def test_json_is_plain_and_complete(made, tmp_path):
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_become_null_with_a_reason():
     """At depth 3 the bound on the weights blows up long before t = 60."""
     made = report(TASK, Settings(width=4, depth=3, beta=0.3, end_time=60.0, num_times=3))
@@ -148,6 +149,7 @@ def test_without_test_data():
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_a_run_that_stops_early_keeps_what_it_has():
     made = report(TASK, Settings(width=6, epsilon=0.5, beta=0.05, num_times=40, max_steps=4))
     assert "maximum number of solver steps" in made.as_dict()["trajectory"]["result"]

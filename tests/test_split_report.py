@@ -84,6 +84,7 @@ def test_the_a_posteriori_entry_agrees_with_split_bound_and_numpy(made):
     assert_close(row["value"], min(1.0, float(found.value)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_norm_bound_or_test_data_there_is_no_version_without_the_plug_in():
     plain = report(small_task(), SMALL)
     assert "split-no-plug-in" not in plain.names()
@@ -93,11 +94,13 @@ def test_without_a_norm_bound_or_test_data_there_is_no_version_without_the_plug_
     assert made.best("split-a-posteriori")["held_out_trace"] is None
 
 
+@pytest.mark.slow
 def test_deeper_networks_have_one_total_for_each_hidden_layer():
     made = report(TASK, Settings(width=5, depth=3, beta=0.2, epsilon=0.05, num_times=2))
     assert len(made.best("split-a-posteriori")["paths"]) == 2
 
 
+@pytest.mark.slow
 def test_a_blown_envelope_is_vacuous_and_says_so():
     made = report(TASK, Settings(width=4, depth=3, beta=0.3, end_time=60.0, num_times=3))
     row = made.at_end("split-a-priori")
@@ -105,6 +108,7 @@ def test_a_blown_envelope_is_vacuous_and_says_so():
     assert made.as_dict()["bounds"][-1]["value"] <= 1
 
 
+@pytest.mark.slow
 def test_seeds_give_a_spread():
     made = list(report_seeds(TASK, SMALL, 2))
     found = spread(made)
@@ -142,6 +146,7 @@ def trained_by_adam(task, steps=1000):
     return networks.LeakyMLP(weights, net.epsilon)
 
 
+@pytest.mark.slow
 def test_certify_a_relu_network_trained_by_adam(mnist7):
     net = trained_by_adam(mnist7)
     made = certify(net, mnist7, inputs="raw")

@@ -56,6 +56,7 @@ def toml(config, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
     out = tmp_path / "four.zarr"
     flag = "--xla_force_host_platform_device_count=4"
