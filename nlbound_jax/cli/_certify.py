@@ -17,7 +17,6 @@ from ._options import (
     NormBound,
     Positive,
     Side,
-    load_task,
 )
 
 
@@ -73,6 +72,7 @@ def certify(
     from .. import _validate, networks
     from ..report import certify as make
     from ..report._report import plain
+    from ..tasks._named import load_task
 
     jax.config.update("jax_enable_x64", True)
     with one_line_errors():

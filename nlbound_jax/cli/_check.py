@@ -23,7 +23,6 @@ from ._options import (
     Side,
     Until,
     Width,
-    load_task,
 )
 
 
@@ -127,6 +126,7 @@ def check(
     from ..report._files import write_atomically
     from ..report._train import end_time as end
     from ..report._train import start
+    from ..tasks._named import load_task
 
     jax.config.update("jax_enable_x64", True)
     if counterexamples:

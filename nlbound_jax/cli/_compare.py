@@ -24,7 +24,6 @@ from ._options import (
     Side,
     Until,
     Width,
-    load_task,
 )
 
 
@@ -63,6 +62,7 @@ def compare(
 
     from ..report import Settings, comparison_table, prepare_folder, save_comparison
     from ..report import compare as make
+    from ..tasks._named import load_task
 
     jax.config.update("jax_enable_x64", True)
     with one_line_errors():

@@ -25,7 +25,6 @@ from ._options import (
     Side,
     Until,
     Width,
-    load_task,
 )
 
 
@@ -78,6 +77,7 @@ def report(
     from rich.console import Console
 
     from ..report import Settings, prepare_folder, report_seeds, save, spread, spread_table, table
+    from ..tasks._named import load_task
 
     jax.config.update("jax_enable_x64", True)
     with one_line_errors():

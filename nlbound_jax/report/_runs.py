@@ -2,9 +2,6 @@
 
 import json
 import math
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,27 +17,12 @@ from .._types import Data
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
+from ..tasks._npz import DAMAGE, read_arrays
 from ._files import write_atomically
 from ._report import Report, _summary
 from ._settings import Settings
 
 FORMAT, VERSION = "nlbound_jax run", 1
-# What reading a damaged or foreign file may raise.
-DAMAGE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class SavedRun(eqx.Module):
@@ -191,17 +173,15 @@ def _refuse(path: Path, reason: str) -> NoReturn:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file, all of it read and its checksums compared."""
+    """The arrays of the file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is None:
-            with np.load(path, allow_pickle=False) as found:
-                return {name: np.asarray(found[name]) for name in found.files}
+        arrays, broken = read_arrays(path)
     except DAMAGE as error:
         missing = isinstance(error, OSError) and error.strerror
         _refuse(path, missing or "it is damaged, cut short, or no .npz file of arrays")
-    _refuse(path, f"it is damaged, in {broken}")
+    if broken is not None:
+        _refuse(path, f"it is damaged, in {broken}")
+    return arrays
 
 
 def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:

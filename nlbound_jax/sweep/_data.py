@@ -3,64 +3,15 @@
 import hashlib
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _validate
-from ..tasks import Task, from_npz, from_tfds, mnist
-from ..tasks._prepared import find_source
+from ..tasks import Task
+from ..tasks._named import load_task
 from ._config import SweepConfig
 from ._options import DATA, relabel
-
-
-def load(
-    dataset: str,
-    *,
-    side: int | None = None,
-    components: int | None = None,
-    data_dir: str | None = None,
-    positive: str | None = None,
-    norm_bound: float | None = None,
-) -> Task:
-    """The task that the options name; one line for an option that the data does not take."""
-    kind, _, name = dataset.partition(":")
-    if dataset.endswith(".npz"):
-        _refuse(dataset, side=side, data_dir=data_dir, positive=positive)
-        return from_npz(dataset, norm_bound=norm_bound, components=components)
-    if dataset == "mnist":
-        _refuse(dataset, data_dir=data_dir, norm_bound=norm_bound)
-        digits = (5, 6, 7, 8, 9) if positive is None else _classes(positive)
-        return mnist(7 if side is None else side, components, positive=digits)
-    if kind != "tfds" or not name:
-        raise ValueError(f"`dataset` must be mnist, tfds:NAME or FILE.npz, got {dataset!r}.")
-    _refuse(dataset, norm_bound=norm_bound)
-    source = find_source(name, None if data_dir is None else Path(data_dir))
-    return from_tfds(
-        name,
-        None if positive is None else _classes(positive, source.label),
-        side=side,
-        components=components,
-        test_split="test" if "test" in source.splits else None,
-        data_dir=data_dir,
-    )
-
-
-def _refuse(dataset: str, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"`{name}` must be left out with {dataset}, got {str(value)!r}.")
-
-
-def _classes(text: str, label: object = None) -> list[Any]:
-    """`5,6` or `cat,dog`: names where there are such, else numbers."""
-    names = getattr(label, "names", None) or ()
-    found = []
-    for word in (word.strip() for word in text.split(",")):
-        number = word not in names and word.lstrip("-").isdecimal()
-        found.append(int(word) if number else word)
-    return found
 
 
 class Source:
@@ -95,7 +46,7 @@ class Source:
         options = self.config.options(dict(zip(self.axes, key, strict=True)))
         chosen: dict[str, Any] = {"dataset": "mnist"}
         try:
-            return load(**chosen | {n: options[n] for n in DATA if n in options})
+            return load_task(**chosen | {n: options[n] for n in DATA if n in options})
         except ValueError as error:
             where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
             where["path"] = where["dataset"]

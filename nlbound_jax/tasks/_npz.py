@@ -12,12 +12,11 @@ from ._arrays import from_arrays
 from ._task import Task
 
 # What reading a damaged or foreign file may raise.
-_DAMAGE = (
+DAMAGE = (
     AttributeError,
     EOFError,
     KeyError,
     MemoryError,
-    NotImplementedError,
     OSError,
     OverflowError,
     RuntimeError,
@@ -30,18 +29,25 @@ _DAMAGE = (
 )
 
 
+def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """The arrays of an `.npz` file, all of it read and nothing unpickled, or none and the member
+    whose checksum is wrong. Raises one of `DAMAGE` where it cannot be read."""
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        return {}, broken
+    with np.load(path, allow_pickle=False) as found:
+        return {name: np.asarray(found[name]) for name in found.files}, None
+
+
 def read_npz(name: str, path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, checksums compared and nothing unpickled, or one line that
-    calls the file `name`."""
-    broken = None
+    """The arrays of an `.npz` file, or one line that calls the file `name`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+        arrays, broken = read_arrays(path)
         if broken is None:
-            with np.load(path, allow_pickle=False) as found:
-                return {key: np.asarray(found[key]) for key in found.files}
+            return arrays
         reason = f"it is damaged, in {broken}"
-    except _DAMAGE as error:
+    except DAMAGE as error:
         missing = error.strerror if isinstance(error, OSError) else None
         pickled = "it holds Python objects" if "allow_pickle" in str(error) else None
         reason = missing or pickled or "it is damaged, cut short, or of another kind"
