@@ -90,8 +90,7 @@ def certify(
         made = make(net, task, delta=delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
-        rows = [{k: plain(v) for k, v in row.items()} for row in made.bounds]
-        found = {"bounds": rows, **{k: getattr(made, k) for k in keys}}
+        found = {"bounds": plain(made.bounds), **{k: getattr(made, k) for k in keys}}
         typer.echo(json.dumps(found, allow_nan=False))
         return
     typer.echo(f"{task.name}: m = {task.num_samples}, d = {task.rank}")

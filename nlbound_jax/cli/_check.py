@@ -123,7 +123,7 @@ def check(
     from .. import _validate, checks
     from ..figures import save_data
     from ..report import Settings, prepare_folder
-    from ..report._files import write_atomically
+    from ..report._files import write_json, write_png
     from ..report._train import end_time as end
     from ..report._train import start
     from ..tasks._named import load_task
@@ -160,12 +160,8 @@ def check(
         run = checks.measure(net, task, ts, central=central, progress_meter=meter)
     found = checks.evaluate(run)
     if folder is not None:
-        text = json.dumps(found.as_dict(), indent=1, allow_nan=False).encode()
-        write_atomically(folder / "check.json", lambda file: file.write(text))
-        figure = checks.plot_slack(found)
-        write_atomically(
-            folder / "check.png", lambda file: figure.savefig(file, format="png", dpi=110)
-        )
+        write_json(folder / "check.json", found.as_dict())
+        write_png(folder / "check.png", checks.plot_slack(found), dpi=110)
         save_data(found.to_xarray(), folder / "check.zarr")
     if as_json:
         typer.echo(json.dumps(found.as_dict(), allow_nan=False))

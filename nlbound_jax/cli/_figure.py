@@ -121,7 +121,7 @@ def _heatmap(
 
     from .. import figures
     from ..report import prepare_folder
-    from ..report._files import write_atomically
+    from ..report._files import write_png
 
     if store is None or x is None or y is None:
         missing = "store" if store is None else "x" if x is None else "y"
@@ -132,5 +132,5 @@ def _heatmap(
     with xr.open_zarr(store, chunks=None) as data:
         drawn = figures.heatmap(data, x, y, at=at, **options)
     path = folder / "heatmap.png"
-    write_atomically(path, lambda file: drawn.savefig(file, format="png", dpi=120))
+    write_png(path, drawn)
     return path

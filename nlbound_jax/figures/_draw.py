@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import _validate
-from ..report._files import write_atomically
+from ..report._files import write_png
 from ._common import Preset, load_data, save_data
 
 NAMES = (*(str(n) for n in range(1, 10)), "ladder")
@@ -118,6 +118,5 @@ def redraw(name: str, folder: str | Path) -> Path:
     if not store.is_dir():
         raise ValueError(f"`folder` must hold {store.name}, got {str(path)!r}.")
     picture = path / f"{stem(name)}.png"
-    figure = draw(name, load_data(store))
-    write_atomically(picture, lambda file: figure.savefig(file, format="png", dpi=120))
+    write_png(picture, draw(name, load_data(store)))
     return picture

@@ -15,7 +15,7 @@ from ..bounds import classical
 from ..bounds.classical._bound import SAMPLES
 from ..tasks import Task
 from ._ladder import PLUG_IN
-from ._report import Report, plain, report
+from ._report import Report, outcome, plain, report
 from ._settings import Settings
 
 EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -68,19 +68,10 @@ class Comparison(eqx.Module):
         kept = ("schema", "versions", "task", "settings", "trajectory")
         return {
             **{key: whole[key] for key in kept},
-            "bounds": _plain(self.rows),
-            "over_time": _plain(self.over_time),
-            "over_epsilon": _plain(self.over_epsilon),
+            "bounds": plain(self.rows),
+            "over_time": plain(self.over_time),
+            "over_epsilon": plain(self.over_epsilon),
         }
-
-
-def _plain(value: Any) -> Any:
-    """`plain` of every value of nested dictionaries."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return plain(value)
 
 
 def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -249,7 +240,7 @@ def compare(
             "rows": rows,
             "train_risk": float(made.train_risk[-1]),
             "test_risk": None if made.test_risk is None else float(made.test_risk[-1]),
-            "result": made.as_dict()["trajectory"]["result"],
+            "result": outcome(made.trajectory.result),
         }
         over_epsilon.append(point)
     over_epsilon = sorted(over_epsilon, key=lambda point: point["epsilon"]) if sweep else []

@@ -1,6 +1,5 @@
 """The comparison as text and as files."""
 
-import json
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -11,7 +10,7 @@ from rich.text import Text
 from .. import _validate
 from ._compare import Comparison
 from ._compare_plot import plot_comparison
-from ._files import prepare_folder, write_atomically
+from ._files import prepare_folder, write_json, write_png
 from ._table import number
 
 
@@ -103,7 +102,5 @@ def save_comparison(made: Comparison, out: str | Path) -> None:
     """
     made = _validate.instance("made", made, Comparison)
     path = prepare_folder(out)
-    text = json.dumps(made.as_dict(), indent=1, allow_nan=False).encode()
-    write_atomically(path / "compare.json", lambda file: file.write(text))
-    figure = plot_comparison(made)
-    write_atomically(path / "compare.png", lambda file: figure.savefig(file, format="png", dpi=120))
+    write_json(path / "compare.json", made.as_dict())
+    write_png(path / "compare.png", plot_comparison(made))

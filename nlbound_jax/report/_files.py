@@ -5,7 +5,9 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from matplotlib.figure import Figure
 
 from .. import _validate
 from ._plot import plot
@@ -53,6 +55,17 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def write_json(path: Path, found: dict[str, Any]) -> None:
+    """Write plain values as JSON."""
+    text = json.dumps(found, indent=1, allow_nan=False).encode()
+    write_atomically(path, lambda file: file.write(text))
+
+
+def write_png(path: Path, figure: Figure, dpi: int = 120) -> None:
+    """Write a picture."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+
+
 def save(report: Report, out: str | Path) -> None:
     """Write `report.json` and `report.png` to a folder.
 
@@ -71,7 +84,5 @@ def save(report: Report, out: str | Path) -> None:
     """
     report = _validate.instance("report", report, Report)
     path = prepare_folder(out)
-    text = json.dumps(report.as_dict(), indent=1, allow_nan=False).encode()
-    write_atomically(path / "report.json", lambda file: file.write(text))
-    figure = plot(report)
-    write_atomically(path / "report.png", lambda file: figure.savefig(file, format="png", dpi=120))
+    write_json(path / "report.json", report.as_dict())
+    write_png(path / "report.png", plot(report))

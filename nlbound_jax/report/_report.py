@@ -119,8 +119,8 @@ class Report(eqx.Module):
             "versions": {name: importlib.metadata.version(name) for name in packages},
             "task": self.task,
             "settings": self.settings.as_dict(),
-            "bounds": [{k: plain(v) for k, v in row.items()} for row in self.bounds],
-            "trajectory": {name: plain(value) for name, value in trajectory.items()},
+            "bounds": plain(self.bounds),
+            "trajectory": plain(trajectory),
         }
 
 
@@ -139,6 +139,8 @@ def plain(value: Any) -> Any:
     """`value` as JSON can hold it; numbers that are not finite become null."""
     if isinstance(value, (np.ndarray, jax.Array)):
         value = value.tolist()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):

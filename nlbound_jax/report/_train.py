@@ -53,6 +53,12 @@ def end_time(task: Task, settings: Settings) -> float:
     )
 
 
+def save_times(t1: float, settings: Settings) -> Float[Array, " times"]:
+    """`settings.num_times` equally spaced times up to `t1`."""
+    ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=settings.dtype)[1:]
+    return jnp.minimum(ts, jnp.asarray(t1, ts.dtype))  # rounding may leave the last one beyond
+
+
 def train(
     net: LeakyMLP,
     task: Task,
@@ -71,12 +77,11 @@ def train(
             save_every=every,
             progress_meter=progress_meter,
         )
-    ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=settings.dtype)[1:]
     return gradient_flow(
         net,
         task,
         t1=t1,
-        saveat=diffrax.SaveAt(ts=jnp.minimum(ts, jnp.asarray(t1, ts.dtype))),
+        saveat=diffrax.SaveAt(ts=save_times(t1, settings)),
         progress_meter=progress_meter,
         max_steps=settings.max_steps,
         stepsize_controller=default_controller(net.weights, settings.rtol),

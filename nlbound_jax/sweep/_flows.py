@@ -16,7 +16,7 @@ from ..dynamics._field import make_blocks
 from ..dynamics._flow import default_controller
 from ..networks import LeakyMLP
 from ..report import Settings
-from ..report._train import end_time, start, train
+from ..report._train import end_time, root_mean_square_residual, save_times, start, train
 from ..tasks import Task
 from ._config import SweepConfig
 from ._ensemble import Ended, Flow, Start, map_lanes, replicate
@@ -114,14 +114,13 @@ def _names() -> dict[int, str]:
 
 def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
     """The arrays of a lane as `gradient_flow` makes them, to the last bit."""
-    settings, end = lane.settings, jnp.asarray(t1, dtype)
-    ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=dtype)[1:]
+    settings = lane.settings
     controller = default_controller(lane.net.weights, settings.rtol)
     arrays = Start(
         weights=lane.net.weights,
         epsilon=lane.net.epsilon,
-        t1=end,
-        ts=jnp.minimum(ts, end),
+        t1=jnp.asarray(t1, dtype),
+        ts=save_times(t1, settings),
         rtol=jnp.asarray(settings.rtol, dtype),
         atol=jnp.asarray(controller.atol, dtype),
     )
@@ -134,7 +133,6 @@ def _descend(lane: Lane, task: Task) -> Ended | None:
         found = train(lane.net, task, lane.settings, lane.t1 or 0.0, diffrax.NoProgressMeter())
     except RuntimeError:
         return None
-    error = task.y - np.asarray(lane.net(task.x), float)
     arrays = Ended(
         ts=found.ts,
         weights=found.weights,
@@ -142,7 +140,7 @@ def _descend(lane: Lane, task: Task) -> Ended | None:
         reached=found.reached,
         num_steps=jnp.asarray(found.stats["num_steps"]),
         result=RESULTS.successful._value,  # pyright: ignore
-        residual=jnp.sqrt(jnp.mean(jnp.asarray(error) ** 2)),
+        residual=jnp.asarray(root_mean_square_residual(lane.net, task)),
     )
     return jax.tree.map(np.asarray, arrays)
 
