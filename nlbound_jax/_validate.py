@@ -60,6 +60,36 @@ def interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
     return f"in {left}{low:g}, {high:g}{right}"
 
 
+def numeric(name: str, value: Any, allowed: str) -> np.ndarray:
+    """A concrete `value` as an array of real numbers, or one line that says what is allowed."""
+    try:
+        # Beyond 2**64 NumPy would make an object of a whole number.
+        array = np.asarray(float(value) if isinstance(value, int) else value)
+        if array.dtype.kind in "biuf":
+            return array
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.")
+
+
+def _outside(xp: Any, raw: Any, low: float, high: float, open_low: bool, open_high: bool) -> Any:
+    bad = ~xp.isfinite(raw)
+    bad = bad | ((raw <= low) if open_low else (raw < low))
+    return bad | ((raw >= high) if open_high else (raw > high))
+
+
+def _check(
+    name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise unless every entry of a concrete `value` is finite and within the interval. The range
+    is tested on the value as given: float32 would round 1e-50 to 0."""
+    allowed = interval(low, high, open_low, open_high)
+    raw = numeric(name, value, allowed).astype(float)
+    bad = np.ravel(_outside(np, raw, low, high, open_low, open_high))
+    if bad.any():
+        raise ValueError(f"`{name}` must be {allowed}, got {np.ravel(raw)[np.argmax(bad)]:g}.")
+
+
 def real(
     name: str,
     value: Any,
@@ -70,28 +100,17 @@ def real(
     open_high: bool = False,
 ) -> Array:
     """`value` as a floating array, every entry finite and within the interval."""
-    allowed = interval(low, high, open_low, open_high)
-    traced = is_traced(value)
+    ends = (low, high, open_low, open_high)
+    if not is_traced(value):
+        _check(name, value, *ends)
+        return jnp.asarray(float(value) if isinstance(value, int) else value, dtype=float_dtype())
+    allowed = interval(*ends)
     try:
-        if isinstance(value, int):  # beyond 2**64 NumPy would make an object of it
-            value = float(value)
-        if not traced and np.asarray(value).dtype.kind not in "biuf":
-            raise TypeError
         array = jnp.asarray(value, dtype=float_dtype())
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.") from None
-    xp = jnp if traced else np
-    # The range is tested on the value as given: float32 would round 1e-50 to 0.
-    raw = array if traced else np.asarray(value, dtype=float)
-    bad = ~xp.isfinite(raw)
-    bad = bad | ((raw <= low) if open_low else (raw < low))
-    bad = bad | ((raw >= high) if open_high else (raw > high))
-    message = f"`{name}` must be {allowed}"
-    if traced:
-        return eqx.error_if(array, jnp.any(bad), message + ".")
-    if np.any(bad):
-        raise ValueError(f"{message}, got {np.ravel(raw)[np.argmax(np.ravel(bad))]:g}.")
-    return array
+    bad = _outside(jnp, array, *ends)
+    return eqx.error_if(array, jnp.any(bad), f"`{name}` must be {allowed}.")
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -113,11 +132,14 @@ def member(name: str, value: Any, allowed: Collection[Any]) -> Any:
     return value
 
 
-def scalar(name: str, value: Any, **limits: Any) -> float:
-    """A single concrete number within the limits of `real`, as a Python float."""
+def scalar(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, **ends: bool
+) -> float:
+    """A single concrete number within the limits of `real`, as a Python float. It makes no array
+    of JAX's, so that it may run at import without starting a backend."""
     if np.ndim(value) != 0 or isinstance(value, (bool, np.bool_)):
         raise ValueError(f"`{name}` must be a single number, got {shown(value)}.")
-    real(name, value, **limits)
+    _check(name, value, low, high, **ends)
     return float(value)
 
 
@@ -140,19 +162,23 @@ def flag(name: str, value: Any) -> bool:
     return bool(member(name, bool(value) if isinstance(value, np.bool_) else value, (True, False)))
 
 
-def matrices(name: str, weights: Any, *, depth: int = 2) -> tuple[Any, ...]:
-    """`weights` as a tuple of at least `depth` matrices that fit together and end in one output."""
-    if not isinstance(weights, (tuple, list)):
-        raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
-    shapes: list[tuple[int, ...]] = [getattr(w, "shape", ()) for w in weights]
-    fit = len(shapes) >= depth and all(len(s) == 2 and 0 not in s for s in shapes)
+def chain(name: str, shapes: list[tuple[int, ...]]) -> None:
+    """Raise unless the shapes are those of at least two matrices that fit together and end in one
+    output."""
+    fit = len(shapes) >= 2 and all(len(s) == 2 and 0 not in s for s in shapes)
     fit = fit and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
     if not fit or shapes[-1][0] != 1:
-        count = {1: "one matrix", 2: "two matrices"}.get(depth, f"{depth} matrices")
         raise ValueError(
-            f"`{name}` must be at least {count} (out, in) that fit together and end in one "
+            f"`{name}` must be at least two matrices (out, in) that fit together and end in one "
             f"output, got shapes {shapes}."
         )
+
+
+def matrices(name: str, weights: Any) -> tuple[Any, ...]:
+    """`weights` as a tuple of floating matrices whose shapes are a `chain`."""
+    if not isinstance(weights, (tuple, list)):
+        raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
+    chain(name, [getattr(w, "shape", ()) for w in weights])
     if not all(jnp.issubdtype(w.dtype, jnp.floating) for w in weights):
         raise ValueError(
             f"`{name}` must be floating, got {', '.join(str(w.dtype) for w in weights)}."
@@ -160,25 +186,22 @@ def matrices(name: str, weights: Any, *, depth: int = 2) -> tuple[Any, ...]:
     return tuple(weights)
 
 
-def at_least_zero(name: str, value: Any, dtype: Any = float) -> Array:
+def at_least_zero(name: str, value: Any) -> Array:
     """`value` as an array of numbers of at least 0; `+inf` is allowed."""
-    try:
-        if not is_traced(value) and np.asarray(value).dtype.kind not in "biuf":
-            raise TypeError
-        array = jnp.asarray(value, dtype)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`{name}` must be at least 0, got {shown(value)}.") from None
     if is_traced(value):
+        array = jnp.asarray(value, float)
         return eqx.error_if(array, jnp.any(~(array >= 0)), f"`{name}` must be at least 0.")
-    raw = np.asarray(value, float)
+    raw = numeric(name, value, "at least 0").astype(float)
     if not (raw >= 0).all():
         raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")
-    return array
+    return jnp.asarray(raw, float)
 
 
-def number(name: str, value: Any, low: float, high: float = math.inf, **options: Any) -> Array:
+def number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, **ends: bool
+) -> Array:
     """One number within the limits of `real`, concrete or traced, as a scalar array."""
-    array = real(name, value, low, high, **options)
+    array = real(name, value, low, high, **ends)
     if array.ndim:
         raise ValueError(f"`{name}` must be a single number, got shape {array.shape}.")
     return array

@@ -24,6 +24,7 @@ UNITS = {
     "cells": "cells",
     "train_risk": "probability",
 }
+SEQUENCE = "a number or a non-empty sequence of numbers"
 TERMS = ("u", "v", "log_v", "capacity", "deviation", "penalty")
 
 
@@ -84,13 +85,10 @@ def grid(
     chunk_size = _validate.integer("chunk_size", chunk_size, 1)
     if train_risk is None:
         del given["train_risk"]
-    numbers = {k: _numbers(k, v) for k, v in given.items()}
+    numbers = {k: _validate.numeric(k, v, SEQUENCE).astype(float) for k, v in given.items()}
     for name, values in numbers.items():
         if values.ndim > 1 or values.size == 0:
-            raise ValueError(
-                f"`{name}` must be a number or a non-empty sequence of numbers, "
-                f"got shape {values.shape}."
-            )
+            raise ValueError(f"`{name}` must be {SEQUENCE}, got shape {values.shape}.")
     settings = {"depth": depth, "kappa": kappa, "reading": reading}
     settings["assumption_5_1"] = assumption_5_1
     axes = {name: values for name, values in numbers.items() if values.ndim == 1}
@@ -104,18 +102,6 @@ def grid(
     # Integers, since a Zarr attribute is JSON and netCDF has no booleans.
     settings["assumption_5_1"] = int(assumption_5_1)
     return dataset.assign_attrs(single | settings | {"nlbound_jax": version})
-
-
-def _numbers(name: str, value: Numeric) -> np.ndarray:
-    try:
-        if np.asarray(value).dtype.kind in "biuf":
-            return np.asarray(value, float)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(
-        f"`{name}` must be a number or a non-empty sequence of numbers, "
-        f"got {_validate.shown(value)}."
-    )
 
 
 def _evaluate(numbers, axes, settings, chunk_size: int) -> dict[str, np.ndarray]:

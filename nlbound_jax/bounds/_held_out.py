@@ -70,9 +70,7 @@ class HeldOutWhitening(eqx.Module):
 
 
 def _numbers(name: str, value: AnyArray) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"`{name}` must be an array of numbers, got {_validate.shown(value)}.")
+    array = _validate.numeric(name, value, "an array of numbers")
     _validate.finite(name, (array,))
     return array
 

@@ -59,6 +59,10 @@ def sweep(
     """Reports for every combination of the values of named axes, in pieces, into one store."""
     import jax
 
+    from ..sweep import SweepConfig, sweep_status
+    from ..sweep import sweep as make
+    from ..sweep._layout import parse_shard
+
     jax.config.update("jax_enable_x64", True)
     several = action is None and (distributed or coordinator is not None)
     with one_line_errors():
@@ -66,11 +70,6 @@ def sweep(
             raise ValueError("`shard` must be left out with several processes under one runtime.")
         if several:
             _initialize(coordinator, num_processes, process_id)
-        # Imported after that: the bounds start JAX's backend.
-        from ..sweep import SweepConfig, sweep_status
-        from ..sweep import sweep as make
-        from ..sweep._layout import parse_shard
-
         if action is not None:
             if store is None:
                 raise ValueError("`store` must be given: nlbound sweep status STORE.")

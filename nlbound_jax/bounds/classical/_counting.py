@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ... import _validate
 from ..._types import Numeric
 from ._bound import SAMPLES, ClassicalBound
-from ._network import check_delta, check_number, check_widths
+from ._network import check_delta, check_widths
 from ._vc import counts
 
 
@@ -46,7 +46,7 @@ def counting(
     widths = check_widths(widths)
     num_samples = _validate.integer("num_samples", num_samples, 1)
     bits = _validate.integer("precision_bits", precision_bits, 1)
-    risk = check_number("train_risk", train_risk, low=0, high=1)
+    risk = _validate.number("train_risk", train_risk, low=0, high=1)
     exponent = bits * counts(widths)[-1] * math.log(2)
     complexity = jnp.asarray(math.sqrt(exponent / (2 * num_samples)))
     penalty = jnp.sqrt((exponent - jnp.log(check_delta(delta))) / (2 * num_samples))

@@ -5,9 +5,10 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ... import _validate
 from ..._types import AnyArray, Numeric, Weights
 from ._bound import SAMPLES, ClassicalBound
-from ._network import check_delta, check_margins, check_number, check_weights
+from ._network import check_delta, check_margins, check_weights
 from ._ramp import peeling_factor, ramp_terms
 
 
@@ -50,8 +51,8 @@ def frobenius(
     `ValueError` naming the argument.
     """
     weights, margins = check_weights("weights", weights), check_margins(margins)
-    size = check_number("input_norm", input_norm, low=0)
-    gamma = None if gamma is None else check_number("gamma", gamma, low=0, open_low=True)
+    size = _validate.number("input_norm", input_norm, low=0)
+    gamma = None if gamma is None else _validate.number("gamma", gamma, low=0, open_low=True)
     norm = jnp.prod(jnp.stack([jnp.linalg.norm(w) for w in weights]))
     unit = 2 * peeling_factor(len(weights)) * size / math.sqrt(margins.shape[0])
     return ClassicalBound(

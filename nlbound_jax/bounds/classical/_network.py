@@ -23,14 +23,7 @@ def outputs(weights: Weights, x: Float[Array, "m d"], epsilon) -> Float[Array, "
 
 def check_weights(name: str, weights: Weights) -> Weights:
     """`weights` in the default dtype, at least two finite matrices that end in one output."""
-    shapes = [np.shape(w) for w in weights]
-    ok = len(shapes) >= 2 and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
-    ok = ok and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
-    if not ok or shapes[-1][0] != 1:
-        raise ValueError(
-            f"`{name}` must be at least two matrices (out, in) that fit together and end in one "
-            f"output, got shapes {shapes}."
-        )
+    _validate.chain(name, [np.shape(w) for w in weights])
     return tuple(_validate.real(name, w) for w in weights)
 
 
@@ -54,16 +47,9 @@ def check_margins(margins) -> Float[Array, " m"]:
     return _validate.real("margins", margins)
 
 
-def check_number(name: str, value, **limits) -> Float[Array, ""]:
-    """`value` as a scalar array within the limits of `real`."""
-    if np.ndim(value):
-        raise ValueError(f"`{name}` must be a single number, got shape {np.shape(value)}.")
-    return _validate.real(name, value, **limits)
-
-
 def check_delta(delta) -> Float[Array, ""]:
     """`delta` as a scalar array in (0, 1)."""
-    return check_number("delta", delta, low=0, high=1, open_low=True, open_high=True)
+    return _validate.number("delta", delta, 0, 1, open_low=True, open_high=True)
 
 
 def check_widths(widths) -> tuple[int, ...]:

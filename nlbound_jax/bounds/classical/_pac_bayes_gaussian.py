@@ -11,7 +11,7 @@ from ... import _validate
 from ..._types import AnyArray, Numeric, Weights
 from .._kl import invert
 from ._bound import SAMPLES, START, ClassicalBound
-from ._network import check_data, check_delta, check_number, check_reference, check_weights, outputs
+from ._network import check_data, check_delta, check_reference, check_weights, outputs
 from ._posterior import Posterior, count_errors, train
 from ._strata import grid_value, index_above, log_cost
 
@@ -117,7 +117,7 @@ def pac_bayes_gaussian(
     batch_size = _validate.integer("batch_size", batch_size, 1)
     draws = _validate.integer("draws", draws, 1)
     share = _validate.scalar("share", share, low=0, high=1, open_low=True, open_high=True)
-    slope, delta = check_number("epsilon", epsilon, low=0, high=1), check_delta(delta)
+    slope, delta = _validate.number("epsilon", epsilon, low=0, high=1), check_delta(delta)
     size = jnp.sqrt(jnp.mean(outputs(weights, x, slope) ** 2))
     numbers = {
         "epsilon": slope,

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ... import _validate
 from ..._types import AnyArray, Numeric, Weights
 from .._kl import invert
 from ._bound import SAMPLES, START, ClassicalBound
-from ._network import check_delta, check_margins, check_number, check_reference, check_weights
+from ._network import check_delta, check_margins, check_reference, check_weights
 from ._strata import grid_value, index_above, index_above_log, log_cost
 
 _Scalar = Float[Array, ""]
@@ -178,7 +179,7 @@ def pac_bayes_spectral(
     """
     weights, margins = check_weights("weights", weights), check_margins(margins)
     reference = check_reference("reference", reference, weights)
-    largest = check_number("largest_norm", largest_norm, low=0)
+    largest = _validate.number("largest_norm", largest_norm, low=0)
     norms = measure(weights, reference, largest)
     norm = jnp.prod(jnp.stack([jnp.linalg.norm(w, 2) for w in weights]))
     return ClassicalBound(

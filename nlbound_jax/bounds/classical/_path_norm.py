@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ... import _validate
 from ..._types import AnyArray, Numeric, Weights
 from ._bound import SAMPLES, ClassicalBound
-from ._network import check_delta, check_margins, check_number, check_weights
+from ._network import check_delta, check_margins, check_weights
 from ._ramp import peeling_factor, ramp_terms
 
 Inputs = Literal["linf", "l2"]
@@ -69,8 +69,8 @@ def path_norm(
     """
     weights, margins = check_weights("weights", weights), check_margins(margins)
     inputs = _validate.member("inputs", inputs, ("linf", "l2"))
-    size = check_number("input_norm", input_norm, low=0)
-    gamma = None if gamma is None else check_number("gamma", gamma, low=0, open_low=True)
+    size = _validate.number("input_norm", input_norm, low=0)
+    gamma = None if gamma is None else _validate.number("gamma", gamma, low=0, open_low=True)
     depth, dim = len(weights), weights[0].shape[1]
     if inputs == "linf":
         factor = math.sqrt(2 * (depth * math.log(2) + math.log(dim)))

@@ -6,9 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ... import _validate
 from ..._types import AnyArray, Numeric, Weights
 from ._bound import SAMPLES, START, ClassicalBound
-from ._network import check_delta, check_margins, check_number, check_reference, check_weights
+from ._network import check_delta, check_margins, check_reference, check_weights
 from ._ramp import ramp_terms
 from ._strata import grid_value, index_above, log_cost
 
@@ -106,8 +107,8 @@ def spectral(
     """
     weights, margins = check_weights("weights", weights), check_margins(margins)
     reference = check_reference("reference", reference, weights)
-    size = check_number("input_norm", input_norm, low=0)
-    gamma = None if gamma is None else check_number("gamma", gamma, low=0, open_low=True)
+    size = _validate.number("input_norm", input_norm, low=0)
+    gamma = None if gamma is None else _validate.number("gamma", gamma, low=0, open_low=True)
     num_samples = margins.shape[0]
     at = cell(weights, reference)
     unit = 2 * size / math.sqrt(num_samples) * chaining(at.covering, num_samples)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ... import _validate
 from ..._types import Numeric
 from ._bound import SAMPLES, ClassicalBound
-from ._network import check_delta, check_number, check_widths
+from ._network import check_delta, check_widths
 
 
 def counts(widths: tuple[int, ...]) -> list[int]:
@@ -79,7 +79,7 @@ def vc(
     """
     widths = check_widths(widths)
     num_samples = _validate.integer("num_samples", num_samples, 1)
-    risk = check_number("train_risk", train_risk, low=0, high=1)
+    risk = _validate.number("train_risk", train_risk, low=0, high=1)
     complexity = jnp.asarray(math.sqrt(2 * log_growth(widths, num_samples) / num_samples))
     confidence = jnp.sqrt(-jnp.log(check_delta(delta)) / (2 * num_samples))
     return ClassicalBound(
