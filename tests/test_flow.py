@@ -163,8 +163,15 @@ def test_default_tolerance_follows_the_initialization():
 
 
 def test_float32_flow_is_near_the_float64_flow():
-    low = dynamics.gradient_flow(make(dtype="float32"), TASK, t1=5.0)
-    high = dynamics.gradient_flow(make(dtype="float64"), TASK, t1=5.0)
+    """At a tolerance at which the samples that cross kinks leave less than is allowed: at 1e-5
+    they leave 2e-4 in either precision."""
+
+    def flow(dtype):
+        controller = diffrax.PIDController(rtol=1e-7, atol=1e-8)
+        net = make(dtype=dtype)
+        return dynamics.gradient_flow(net, TASK, t1=2.0, stepsize_controller=controller)
+
+    low, high = flow("float32"), flow("float64")
     for a, b in zip(low.weights, high.weights, strict=True):
         assert a.dtype == "float32"
         assert_close(a, b, rtol=0, atol=1e-4)

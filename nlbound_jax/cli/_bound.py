@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,12 +68,11 @@ def bound(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate Theorem 5.2 for given numbers, or over ranges of them; no data needed."""
-    import jax
     from rich.console import Console
 
     from .. import bounds
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     texts = {
         "t": t,
         "epsilon": epsilon,

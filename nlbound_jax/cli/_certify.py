@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 from ._options import (
     Components,
     DataDir,
@@ -66,7 +67,6 @@ def certify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """A generalization bound for a network that was trained elsewhere, in any way."""
-    import jax
     import jax.numpy as jnp
 
     from .. import _validate, networks
@@ -74,7 +74,7 @@ def certify(
     from ..report._report import plain
     from ..tasks._named import load_task
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     with one_line_errors():
         epsilon = _validate.scalar("epsilon", epsilon, low=0, high=1)
         layers = _load(weights)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 from ._options import (
     Beta,
     Components,
@@ -116,7 +117,6 @@ def check(
 
     Exit status 1 if a claimed inequality fails."""
     import diffrax
-    import jax
     import numpy as np
     from rich.console import Console
 
@@ -128,7 +128,7 @@ def check(
     from ..report._train import start
     from ..tasks._named import load_task
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     if counterexamples:
         _counterexamples(as_json)
         return

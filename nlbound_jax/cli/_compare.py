@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 from ._options import (
     Beta,
     Components,
@@ -57,14 +58,13 @@ def compare(
     ] = False,
 ) -> None:
     """Hold our bounds against the classical ones, for the same trained network."""
-    import jax
     from rich.console import Console
 
     from ..report import Settings, comparison_table, prepare_folder, save_comparison
     from ..report import compare as make
     from ..tasks._named import load_task
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     with one_line_errors():
         settings = Settings(
             width=width,

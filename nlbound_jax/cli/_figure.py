@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 
 
 class Reduce(StrEnum):
@@ -71,12 +72,11 @@ def figure(
     preset: Annotated[str, typer.Option(hidden=True)] = "full",
 ) -> None:
     """Draw a figure of the paper on real MNIST and save its data, or draw a sweep."""
-    import jax
 
     from .. import figures
     from ..report import prepare_folder
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     with one_line_errors():
         if name is Name.heatmap:
             options = {"variable": variable, "bound": bound, "reduce": reduce.value}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 from ._options import (
     Beta,
     Components,
@@ -73,13 +74,12 @@ def report(
     """Train a leaky-ReLU network and print the bounds next to its true test error."""
     # Imported here so that `nlbound --help` answers at once.
     import diffrax
-    import jax
     from rich.console import Console
 
     from ..report import Settings, prepare_folder, report_seeds, save, spread, spread_table, table
     from ..tasks._named import load_task
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     with one_line_errors():
         settings = Settings(
             width=width,

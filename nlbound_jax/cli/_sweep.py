@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._errors import one_line_errors
+from ._jax import set_up_jax
 
 if TYPE_CHECKING:
     from ..sweep import SweepProgress, SweepStatus
@@ -63,7 +64,7 @@ def sweep(
     from ..sweep import sweep as make
     from ..sweep._layout import parse_shard
 
-    jax.config.update("jax_enable_x64", True)
+    set_up_jax()
     several = action is None and (distributed or coordinator is not None)
     with one_line_errors():
         if several and shard is not None:

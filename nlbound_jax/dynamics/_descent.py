@@ -1,5 +1,8 @@
 """Full-batch gradient descent, the way the paper's experiments train."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -13,6 +16,7 @@ from .._types import Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..networks._mlp import checked
 from ..tasks import Task
+from ._devices import gather, replicate, samples_mesh
 from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
 
@@ -57,6 +61,7 @@ def gradient_descent(
     optimizer: optax.GradientTransformation | None = None,
     save_every: int | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
+    devices: Sequence[Any] | None = None,
     throw: bool = True,
 ) -> Trajectory:
     """Train a network by full-batch gradient descent on the same loss as [`gradient_flow`][].
@@ -75,6 +80,7 @@ def gradient_descent(
     - `save_every`: save the weights every so many steps, a divisor of `num_steps`; the end only
         by default.
     - `progress_meter`: a Diffrax progress meter; none by default.
+    - `devices`: as for [`gradient_flow`][].
     - `throw`: raise if the weights stop being finite.
 
     **Returns:**
@@ -93,15 +99,18 @@ def gradient_descent(
     if num_steps % save_every:
         raise ValueError(f"`save_every` must divide num_steps = {num_steps}, got {save_every}.")
     dtype = net.weights[0].dtype
+    blocks = make_blocks(task, dtype, samples_mesh(devices, net))
+    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks)
     weights = _descend(
-        net.weights,
-        net.epsilon.astype(dtype),
-        make_blocks(task, dtype),
+        start,
+        epsilon,
+        blocks,
         optax.sgd(step_size) if optimizer is None else optimizer,
         num_steps // save_every,
         save_every,
         diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
     )
+    weights = gather(weights, blocks)
     steps = save_every * jnp.arange(1, num_steps // save_every + 1)
     ts = steps.astype(dtype) * jnp.asarray(step_size, dtype)
     finite = jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in weights]))

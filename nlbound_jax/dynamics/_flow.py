@@ -1,5 +1,8 @@
 """Gradient flow, integrated as an ordinary differential equation."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -12,6 +15,7 @@ from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..networks._mlp import checked
 from ..tasks import Task
+from ._devices import gather, replicate, samples_mesh
 from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
 
@@ -101,6 +105,7 @@ def gradient_flow(
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
     max_steps: int | None = 4096,
+    devices: Sequence[Any] | None = None,
     throw: bool = True,
 ) -> Trajectory:
     """Train a network by gradient flow (Eq. 4), without a learning rate:
@@ -126,6 +131,10 @@ def gradient_flow(
         forward (`jax.jvp`) pass `ForwardMode()`.
     - `progress_meter`: a Diffrax progress meter; none by default.
     - `max_steps`: the largest number of solver steps.
+    - `devices`: devices of this process to share the samples out over. By default all CPU devices
+        there are (`jax.config.update("jax_num_cpu_devices", n)` before JAX is used makes one of
+        each core), but for a start that is traced or with `jax_default_device`; otherwise
+        one device.
     - `throw`: raise if the solve does not get to `t1`; otherwise what was computed is kept and
         `Trajectory.result` says why.
 
@@ -143,10 +152,12 @@ def gradient_flow(
     t1 = _validate.number("t1", t1, 0, open_low=True).astype(dtype)
     if max_steps is not None:
         max_steps = _validate.integer("max_steps", max_steps, 1)
+    blocks = make_blocks(task, dtype, samples_mesh(devices, net, t1))
+    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks)
     solution = _solve(
-        net.weights,
-        net.epsilon.astype(dtype),
-        make_blocks(task, dtype),
+        start,
+        epsilon,
+        blocks,
         t1,
         _with_end(diffrax.SaveAt(t1=True) if saveat is None else saveat, t1),
         diffrax.Tsit5() if solver is None else solver,
@@ -156,8 +167,9 @@ def gradient_flow(
         max_steps,
     )
     (ts, weights), (end_ts, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
-    result = RESULTS.promote(solution.result)
+    result = RESULTS.promote(gather(solution.result, blocks))
     trajectory = Trajectory(ts, weights, net.epsilon, end_ts[0], solution.stats, result)
+    trajectory, end = gather((trajectory, end), blocks)
     if not is_concrete(trajectory):
         return result.error_if(trajectory, result != RESULTS.successful) if throw else trajectory
     if result == RESULTS.successful:

@@ -1,5 +1,6 @@
 """How the trained weights depend on the slope: three derivatives that kinks tell apart."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -15,7 +16,8 @@ from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP
 from ..networks._mlp import checked
 from ..tasks import Task
-from ._field import Blocks, make_blocks
+from ._devices import gather, replicate, samples_mesh
+from ._field import Blocks, make_blocks, sum_over_blocks
 from ._flow import RTOL, _solve, _with_end
 from ._trajectory import is_concrete
 
@@ -114,7 +116,7 @@ def _count_crossings(
     # A time that was not reached adds no crossing.
     weights = jax.tree.map(lambda w, s: jnp.where(jnp.isfinite(w), w, s), weights, start)
 
-    def below(weights, x) -> Bool[Array, "hidden block"]:
+    def below(weights, epsilon, x) -> Bool[Array, "hidden block"]:
         h, signs = x, []
         for w in weights[:-1]:
             z = w @ h
@@ -122,16 +124,16 @@ def _count_crossings(
             h = jnp.where(z < 0, (1 - epsilon) * z, z)
         return jnp.concatenate(signs)
 
-    def of_block(x):
-        first = below(start, x)
+    def of_block(start, weights, epsilon, x, y):
+        first = below(start, epsilon, x)
 
         def step(changed, weights):
-            changed = changed | (below(weights, x) != first)
+            changed = changed | (below(weights, epsilon, x) != first)
             return changed, jnp.sum(changed)
 
         return jax.lax.scan(step, jnp.zeros_like(first), weights)[1]
 
-    return jnp.sum(jax.lax.map(of_block, blocks.x), axis=0)
+    return sum_over_blocks(of_block, blocks, start, weights, epsilon)
 
 
 def _default_step(controller: diffrax.AbstractStepSizeController | None, epsilon: _Scalar):
@@ -217,6 +219,7 @@ def tau_derivative(
     step: Numeric | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
     max_steps: int | None = 4096,
+    devices: Sequence[Any] | None = None,
     throw: bool = True,
 ) -> TauDerivative:
     """The derivative of the trained weights in tau, where the negative slope is $1 - \\tau$ and
@@ -248,7 +251,8 @@ def tau_derivative(
 
     **Other arguments:**
 
-    - `solver`, `stepsize_controller`, `max_steps`: as for [`gradient_flow`][], of every flow.
+    - `solver`, `stepsize_controller`, `max_steps`, `devices`: as for [`gradient_flow`][], of every
+        flow.
     - `central`, `finite_difference`: whether to compute it.
     - `step`: the h of `central`, in (0, 0.25]; by default the cube root of the controller's
         `rtol` (of 1e-5 if it has none), up to four times smaller near 0 and 1 to stay central.
@@ -279,7 +283,9 @@ def tau_derivative(
     options = {"t1": t1, "saveat": saves, "stepsize_controller": stepsize_controller}
     options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
     options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()
-    flows = _Flows(net.weights, make_blocks(task, dtype), options)
+    blocks = make_blocks(task, dtype, samples_mesh(devices, net, t1, h))
+    weights, epsilon, h = replicate((net.weights, epsilon, h), blocks)
+    flows = _Flows(weights, blocks, options)
     weights, tangent, end = _frozen(flows, epsilon)
     ts, zero, runs = end[0], jnp.zeros_like(epsilon), [(epsilon, end)]
     frozen = jax.tree.map(lambda w, d: jnp.where(jnp.isfinite(w), d, jnp.inf), weights, tangent)
@@ -292,10 +298,11 @@ def tau_derivative(
         runs.append((zero, linear[1]))
         ratio = _quotient(weights, ts, [linear], [-1 / jnp.where(epsilon > 0, epsilon, 1)])
         ratio = jax.tree.map(lambda r, f: jnp.where(epsilon > 0, r, f), ratio, frozen)
-    crossings = _count_crossings(net.weights, weights, epsilon, flows.blocks)
+    crossings = _count_crossings(flows.weights, weights, epsilon, blocks)
     result = _outcome(runs, t1, throw)
     kinds, h = (weights, frozen, true, ratio), h if central else None
     out = TauDerivative(ts, net.epsilon, *kinds, crossings, h, error, result)
+    out = gather(out, blocks)
     if throw and not is_concrete(out):
         return result.error_if(out, result != RESULTS.successful)
     return out

@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -65,6 +67,7 @@ def train(
     settings: Settings,
     t1: float,
     progress_meter: diffrax.AbstractProgressMeter,
+    devices: Sequence[Any] | None = None,
 ) -> Trajectory:
     """The weights at `settings.num_times` equally spaced times up to `t1`."""
     if settings.dynamics == "gd":
@@ -76,6 +79,7 @@ def train(
             step_size=GD_STEP,
             save_every=every,
             progress_meter=progress_meter,
+            devices=devices,
         )
     return gradient_flow(
         net,
@@ -85,6 +89,7 @@ def train(
         progress_meter=progress_meter,
         max_steps=settings.max_steps,
         stepsize_controller=default_controller(net.weights, settings.rtol),
+        devices=devices,
         throw=False,
     )
 

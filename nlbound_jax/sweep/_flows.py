@@ -91,7 +91,9 @@ def train_together(lanes: list[Lane], task: Task, devices: Devices) -> list[Ende
     """Every lane trained; `None` where there is no learning time or descent diverged."""
     settings = lanes[0].settings
     if settings.dynamics == "gd":
-        return [None if lane.t1 is None else _descend(lane, task) for lane in lanes]
+        # On one device, so that the result does not depend on how many there are.
+        one = devices.mesh.devices.ravel()[:1].tolist()
+        return [None if lane.t1 is None else _descend(lane, task, one) for lane in lanes]
     dtype = np.dtype(settings.dtype)
     blocks = devices.hold(f"blocks {dtype}", lambda: make_blocks(task, dtype))
     starts = [None if lane.t1 is None else _start(lane, lane.t1, dtype) for lane in lanes]
@@ -127,10 +129,11 @@ def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
     return jax.tree.map(np.asarray, arrays)
 
 
-def _descend(lane: Lane, task: Task) -> Ended | None:
+def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
     """Gradient descent of one lane; `None` where it diverged."""
     try:
-        found = train(lane.net, task, lane.settings, lane.t1 or 0.0, diffrax.NoProgressMeter())
+        meter, t1 = diffrax.NoProgressMeter(), lane.t1 or 0.0
+        found = train(lane.net, task, lane.settings, t1, meter, devices)
     except RuntimeError:
         return None
     arrays = Ended(

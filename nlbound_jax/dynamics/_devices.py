@@ -1,0 +1,65 @@
+"""Which devices a flow runs on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .. import _validate
+from ._field import AXIS, Blocks
+from ._trajectory import is_concrete
+
+
+def samples_mesh(devices: Sequence[Any] | None, *inputs: Any) -> Mesh | None:
+    """The devices to share the samples out over, or `None` for where `inputs` are.
+
+    By default all CPU devices, which are the cores of one machine: XLA runs a loop over blocks on
+    one core, however many threads its products may use. Not where JAX traces `inputs` or was told
+    which device to use: there it is not for this library to move them.
+    """
+    if devices is not None:
+        return Mesh(np.asarray(_checked(devices)), (AXIS,))
+    if not is_concrete(inputs) or jax.config.jax_default_device is not None:  # pyright: ignore
+        return None
+    devices = jax.local_devices()
+    several = devices[0].platform == "cpu" and len(devices) > 1
+    return Mesh(np.asarray(devices), (AXIS,)) if several else None
+
+
+def _checked(devices: Any) -> list[Any]:
+    local = jax.local_devices(backend=None) + _cpus()
+    if not isinstance(devices, Sequence) or not devices or any(d not in local for d in devices):
+        raise ValueError(
+            "`devices` must be a sequence of devices of this process (jax.local_devices()), "
+            f"got {_validate.shown(devices)}."
+        )
+    if len(set(devices)) < len(devices) or len({d.platform for d in devices}) > 1:
+        raise ValueError(f"`devices` must be different devices of one platform, got {devices}.")
+    return list(devices)
+
+
+def _cpus() -> list[Any]:
+    try:
+        return jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return []
+
+
+def replicate(tree: Any, blocks: Blocks) -> Any:
+    """The arrays of `tree` on every device that has some of `blocks`."""
+    if blocks.mesh is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(blocks.mesh, PartitionSpec()))
+
+
+def gather(tree: Any, blocks: Blocks) -> Any:
+    """The arrays of `tree`, replicated, as arrays that are tied to no device; else every later
+    operation would run on all of them."""
+    if blocks.mesh is None or not is_concrete(tree):
+        return tree
+    return jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, tree
+    )
