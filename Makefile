@@ -31,9 +31,10 @@ test-all: $(STAMP)
 	JAX_ENABLE_X64=1 $(PY) -m pytest -n 2
 	JAX_ENABLE_X64=0 $(PY) -m pytest -n 2
 
+# PyTorch from PyPI is the build with CUDA, gigabytes; another one installed before is kept.
 bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench || uv pip install --python $(PY) --group bench
-	$(PY) -m pytest benchmarks/bench_*.py -p no:xdist --benchmark-only -s
+	$(PY) -m pytest -c benchmarks/pytest.ini benchmarks
 
 lint: $(STAMP)
 	$(PY) -m pip install --quiet --group dev || uv pip install --python $(PY) --group dev

@@ -1,0 +1,76 @@
+"""Ensembles: seconds a network, against one network by itself."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measure import RTOL, controller, done, end, mnist, network, race, weights
+
+from nlbound_jax import dynamics
+from nlbound_jax.dynamics._field import make_blocks
+from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes, replicate
+
+SIZES = (8, 64) if jax.default_backend() == "cpu" else (8, 64, 256)
+
+
+def lanes(nets, t1):
+    """The lanes of a sweep, with `gradient_flow`'s tolerances."""
+    made = []
+    for net in nets:
+        control = controller(net, RTOL)
+        numbers = (t1, [t1], control.rtol, control.atol)
+        t1s, ts, rtol, atol = (np.asarray(v, "float32") for v in numbers)
+        made.append(Start(net.weights, np.asarray(net.epsilon, "float32"), t1s, ts, rtol, atol))
+    return made
+
+
+def test_ensembles_by_network(benchmark, table):
+    task = mnist(7)
+    t1 = end(task)
+    nets = [network(task, seed=seed) for seed in range(max(SIZES))]
+    mesh = local_mesh()
+    blocks = replicate(make_blocks(task, "float32"), mesh)
+
+    def flow(net):
+        return dynamics.gradient_flow(net, task, t1=t1).weights
+
+    def together(count):
+        starts = lanes(nets[:count], t1)
+        return map_lanes(Flow(4096), starts, [True] * count, blocks, mesh, count)
+
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *nets[: SIZES[0]])
+    contestants = {
+        "one": done(flow, nets[0]),
+        **{str(n): (lambda n=n: together(n)) for n in SIZES},
+        "vmap": done(eqx.filter_vmap(flow), stacked),
+    }
+    taken = race({"one": contestants["one"]}, 5)
+    for name, rounds in ((str(SIZES[0]), 3), *((str(n), 1) for n in SIZES[1:]), ("vmap", 1)):
+        taken |= race({name: contestants[name]}, rounds)
+    benchmark.pedantic(contestants["one"], rounds=3)
+    alone = weights(dynamics.gradient_flow(nets[0], task, t1=t1))
+    in_it = [np.asarray(w, float) for w in together(SIZES[0]).end]
+    difference = max(
+        float(np.abs(a - w[0]).max() / np.abs(a).max()) for a, w in zip(alone, in_it, strict=True)
+    )
+    counts = {"one": 1, **{str(n): n for n in SIZES}, "vmap": SIZES[0]}
+    names = {
+        "one": "gradient_flow of one, its samples over all devices",
+        **{str(n): f"{n} lanes of a sweep" for n in SIZES},
+        "vmap": f"jax.vmap of gradient_flow over {SIZES[0]}",
+    }
+    rows = [
+        [
+            names[name],
+            f"{taken[name]:.2f}",
+            f"{taken[name] / n:.2f}",
+            f"{taken[name] / n / taken['one']:.2f}",
+        ]
+        for name, n in counts.items()
+    ]
+    table(
+        "Ensembles, the problem of t*_0.9",
+        ["", "seconds", "a network", "against one"],
+        rows,
+        f"The first network by itself and in the ensemble differ by {difference:.0e} (relative).",
+    )

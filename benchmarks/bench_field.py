@@ -1,0 +1,179 @@
+"""One evaluation of the vector field against its matrix products alone, in PyTorch and in XLA.
+
+The products are those that no evaluation can do without: at L = 2 `W_1 X` and `D X^T`, at L = 3
+also `W_2 H`, `W_2^T D` and `D H^T`, over all 60,000 samples at once, each in the better of the two
+layouts (samples first, samples last), with all cores. Nothing else is computed, not even phi.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from measure import WIDTH, done, mnist, network, race
+
+from nlbound_jax.dynamics._devices import replicate, samples_mesh
+from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+
+SIDES, DEPTHS, DTYPES = (7, 14, 28), (2, 3), ("float32", "float64")
+
+
+def products(x, first, back, second, hidden):
+    """Samples first: x (m d), back and hidden (m n), first (n d), second (n n)."""
+    out = [x @ first.T, back.T @ x]
+    if second is not None:
+        out += [hidden @ second.T, back @ second, back.T @ hidden]
+    return out
+
+
+def products_last(x, first, back, second, hidden):
+    """Samples last: x (d m), back and hidden (n m)."""
+    out = [first @ x, x @ back.T]
+    if second is not None:
+        out += [second @ hidden, second.T @ back, hidden @ back.T]
+    return out
+
+
+def arrays(task, dtype, depth):
+    rng = np.random.default_rng(0)
+    m, d = task.x.shape
+    first, back = rng.normal(size=(WIDTH, d)), rng.normal(size=(m, WIDTH))
+    second = hidden = None
+    if depth == 3:
+        second, hidden = rng.normal(size=(WIDTH, WIDTH)), rng.normal(size=(m, WIDTH))
+    made = (task.x, first, back, second, hidden)
+    return [None if a is None else np.asarray(a, dtype) for a in made]
+
+
+def turned(made):
+    x, first, back, second, hidden = made
+    flip = [None if a is None else np.ascontiguousarray(a.T) for a in (x, back, hidden)]
+    return flip[0], first, flip[1], second, flip[2]
+
+
+def in_xla(made):
+    return done(jax.jit(products), *made), done(jax.jit(products_last), *turned(made))
+
+
+def in_torch(made):
+    torch = pytest.importorskip("torch", reason="the group `bench` brings PyTorch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def wait(function, args):
+        def run():
+            function(*args)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    def put(args):
+        return [None if a is None else torch.from_numpy(a).to(device) for a in args]
+
+    return wait(products, put(made)), wait(products_last, put(turned(made)))
+
+
+def ours(task, net, devices=None):
+    blocks = make_blocks(task, net.weights[0].dtype, samples_mesh(devices, net))
+    args = replicate((net.weights, net.epsilon.astype(net.weights[0].dtype)), blocks)
+    return done(jax.jit(negative_gradient), *args, blocks)
+
+
+def loop_over_blocks(task, net):
+    """What autodiff makes of the same blocks on one core: the field of version 0.1's start."""
+    blocks = make_blocks(task, net.weights[0].dtype)
+    epsilon = net.epsilon.astype(net.weights[0].dtype)
+
+    def loss(weights, x, y):
+        h = x
+        for w in weights[:-1]:
+            z = w @ h
+            h = jnp.where(z < 0, (1 - epsilon) * z, z)
+        return 0.5 * jnp.sum((y - (weights[-1] @ h)[0]) ** 2)
+
+    @jax.jit
+    def field(weights, x, y):
+        def add(total, block):
+            return jax.tree.map(jnp.subtract, total, jax.grad(loss)(weights, *block)), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights), (x, y))[0]
+
+    return done(field, net.weights, blocks.x, blocks.y)
+
+
+def gradient_error(task, net) -> float:
+    """The largest relative error of a layer's gradient, against autodiff in float64 by NumPy."""
+    dtype = net.weights[0].dtype
+    blocks = make_blocks(task, dtype, samples_mesh(None, net))
+    args = replicate((net.weights, net.epsilon.astype(dtype)), blocks)
+    found = jax.jit(negative_gradient)(*args, blocks)
+    *hidden, last = (np.asarray(w, float) for w in net.weights)
+    slope = 1 - float(args[1])
+    x = np.asarray(task.x.astype(dtype), float).T
+    inputs, slopes = [x], []
+    for w in hidden:
+        z = w @ inputs[-1]
+        slopes.append(np.where(z < 0, slope, 1.0))
+        inputs.append(z * slopes[-1])
+    back = (task.y - last @ inputs[-1]) / task.num_samples
+    exact = [back @ inputs[-1].T]
+    for w, h, s in zip(net.weights[:0:-1], inputs[-2::-1], slopes[::-1], strict=True):
+        back = s * (np.asarray(w, float).T @ back)
+        exact.append(back @ h.T)
+    pairs = zip(found, exact[::-1], strict=True)
+    return max(float(np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)) for a, b in pairs)
+
+
+@functools.cache
+def data(side):
+    return mnist(side)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_field_against_its_products(benchmark, table, dtype):
+    rows = []
+    for depth in DEPTHS:
+        for side in SIDES:
+            task = data(side)
+            made = arrays(task, dtype, depth)
+            net = network(task, dtype, depth=depth, beta=0.3, epsilon=0.1)
+            m, d = task.x.shape
+            gflop = (4 * m * d * WIDTH + (6 * m * WIDTH**2 if depth == 3 else 0)) / 1e9
+            contestants = {"all": ours(task, net), "one": ours(task, net, jax.devices()[:1])}
+            contestants["loop"] = loop_over_blocks(task, net)
+            contestants["xla"], contestants["xla, last"] = in_xla(made)
+            contestants["torch"], contestants["torch, last"] = in_torch(made)
+            taken = race(contestants, 15 if side < 28 else 8)
+            torch = min(taken["torch"], taken["torch, last"])
+            xla = min(taken["xla"], taken["xla, last"])
+            rows.append(
+                [
+                    f"{depth}",
+                    f"{side}x{side}",
+                    *(f"{gflop / t:.0f}" for t in (taken["all"], taken["one"], taken["loop"])),
+                    f"{gflop / xla:.0f}",
+                    f"{gflop / torch:.0f}",
+                    f"{xla / taken['all']:.2f}",
+                    f"{torch / taken['all']:.2f}",
+                    f"{gradient_error(task, net):.0e}",
+                ]
+            )
+    small = data(7)
+    benchmark.pedantic(ours(small, network(small, dtype)), rounds=10, warmup_rounds=1)
+    table(
+        f"The vector field, {dtype}, GFLOP/s of its matrix products (m = 60000, width {WIDTH})",
+        [
+            "L",
+            "images",
+            "field",
+            "on one device",
+            "autodiff, one device",
+            "XLA's products alone",
+            "PyTorch's",
+            "field / XLA's",
+            "field / PyTorch's",
+            "error of the gradient",
+        ],
+        rows,
+    )
