@@ -128,6 +128,7 @@ def test_the_command_keeps_compiled_programs(tmp_path, monkeypatch):
         assert any((folder / "nlbound_jax").rglob("*-cache")) if filled else folder.is_file()
 
 
+@pytest.mark.float64
 def test_set_up_leaves_what_is_in_use():
     before = jax.local_device_count(), jax.config.jax_compilation_cache_dir
     jax.devices()
