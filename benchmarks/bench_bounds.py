@@ -2,9 +2,9 @@
 
 import diffrax
 import jax
-from measure import done, mnist, race
+from measure import done, race
 
-from nlbound_jax import bounds, dynamics
+from nlbound_jax import bounds, dynamics, tasks
 from nlbound_jax.report import Settings
 from nlbound_jax.report._ladder import Run
 from nlbound_jax.report._split import split_rows
@@ -13,7 +13,7 @@ from nlbound_jax.report._train import end_time, risks, save_times, start, train
 
 def prepared(depth):
     """A run of `nlbound report`, as far as the bounds need it."""
-    task = mnist(7)
+    task = tasks.mnist(7)
     beta = 0.001 if depth == 2 else 0.01
     settings = Settings(depth=depth, beta=beta)
     net, t1 = start(task, settings), end_time(task, settings)

@@ -4,9 +4,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import RTOL, controller, done, end, mnist, network, race, weights
+from measure import RTOL, controller, done, end, network, race, weights
 
-from nlbound_jax import dynamics
+from nlbound_jax import dynamics, tasks
 from nlbound_jax.dynamics._field import make_blocks
 from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes, replicate
 
@@ -25,7 +25,7 @@ def lanes(nets, t1):
 
 
 def test_ensembles_by_network(benchmark, table):
-    task = mnist(7)
+    task = tasks.mnist(7)
     t1 = end(task)
     nets = [network(task, seed=seed) for seed in range(max(SIZES))]
     mesh = local_mesh()

@@ -6,17 +6,17 @@ layouts (samples first, samples last), with all cores. Nothing else is computed,
 """
 
 import functools
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from measure import WIDTH, done, mnist, network, race
+from measure import WIDTH, alone, done, network, race
 
+from nlbound_jax import tasks
 from nlbound_jax.dynamics._devices import replicate, samples_mesh
 from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.networks import LeakyMLP
 
 SIDES, DEPTHS, DTYPES = (7, 14, 28), (2, 3), ("float32", "float64")
 
@@ -82,12 +82,6 @@ def by_torch(made, rounds):
     return min(race(both, rounds).values())
 
 
-def alone(function, *args):
-    """In a process of its own: the threads of PyTorch and of XLA want the same cores."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
-
-
 def ours(task, net, devices=None):
     blocks = make_blocks(task, net.weights[0].dtype, samples_mesh(devices, net))
     args = replicate((net.weights, net.epsilon.astype(net.weights[0].dtype)), blocks)
@@ -100,11 +94,7 @@ def loop_over_blocks(task, net):
     epsilon = net.epsilon.astype(net.weights[0].dtype)
 
     def loss(weights, x, y):
-        h = x
-        for w in weights[:-1]:
-            z = w @ h
-            h = jnp.where(z < 0, (1 - epsilon) * z, z)
-        return 0.5 * jnp.sum((y - (weights[-1] @ h)[0]) ** 2)
+        return 0.5 * jnp.sum((y - LeakyMLP(weights, epsilon).features_first(x)) ** 2)
 
     @jax.jit
     def field(weights, x, y):
@@ -139,9 +129,7 @@ def gradient_error(task, net) -> float:
     return max(float(np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)) for a, b in pairs)
 
 
-@functools.cache
-def data(side):
-    return mnist(side)
+data = functools.cache(tasks.mnist)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

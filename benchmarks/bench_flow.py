@@ -1,8 +1,6 @@
 """Training to t*_0.9 on MNIST 7x7: this library, torchdiffeq and PyTorch's gradient descent."""
 
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import diffrax
 import jax
@@ -12,25 +10,25 @@ from measure import (
     ATOL,
     EPSILON,
     RTOL,
+    alone,
     controller,
     distance,
     done,
     end,
     map_distance,
-    mnist,
     network,
     race,
     weights,
 )
 
-from nlbound_jax import dynamics
+from nlbound_jax import dynamics, tasks
 
 STEP, DESCENT_STEPS = 1e-3, 200
 
 
 @pytest.fixture(scope="module")
 def problem():
-    task = mnist(7)
+    task = tasks.mnist(7)
     return task, network(task), end(task)
 
 
@@ -55,8 +53,7 @@ def flow(problem, **options):
 
 
 def by_torch(x, y, start, t1):
-    """Both of PyTorch's ways, in a process of their own: beside JAX's its threads want the same
-    cores, and torchdiffeq takes twice the time. Runs in the child."""
+    """Both of PyTorch's ways."""
     import torch
     from torchdiffeq import odeint
 
@@ -98,9 +95,7 @@ def test_time_to_the_learning_time(benchmark, table, problem, exact):
     pytest.importorskip("torchdiffeq", reason="the group `bench` brings it")
     task, net, t1 = problem
     arrays = [np.array(a, "float32") for a in (task.x, task.y, *net.weights)]
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        theirs = pool.submit(by_torch, *arrays[:2], arrays[2:], t1).result()
-    found, calls, solving, descending = theirs
+    found, calls, solving, descending = alone(by_torch, *arrays[:2], arrays[2:], t1)
     same = diffrax.PIDController(rtol=RTOL, atol=ATOL)
     runs = {
         "gradient_flow": lambda: flow(problem),

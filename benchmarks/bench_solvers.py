@@ -14,7 +14,6 @@ from measure import (
     distance,
     end,
     map_distance,
-    mnist,
     network,
     race,
     weights,
@@ -65,7 +64,7 @@ class OfTheMap(diffrax.AbstractAdaptiveStepSizeController):
 
 
 def problem(epsilon, t1):
-    task = mnist(7)
+    task = tasks.mnist(7)
     return task, end(task, epsilon=epsilon) if t1 is None else t1
 
 
@@ -178,7 +177,7 @@ BOUNDS = ("trajectory", "trajectory-measured", "split-a-priori", "split-a-poster
 
 @pytest.mark.parametrize("epsilon", [0.001, 0.1, 1.0])
 def test_digits_of_the_bound(benchmark, table, epsilon):
-    task = mnist(7)
+    task = tasks.mnist(7)
     names = BOUNDS if epsilon < 1 else BOUNDS[2:]
     settings = Settings(epsilon=epsilon, end_time=32.0 if epsilon == 1 else None)
 
@@ -207,7 +206,7 @@ def test_digits_of_the_bound(benchmark, table, epsilon):
 def test_why_a_tight_tolerance_takes_so_many_steps(benchmark, table):
     """Steps with all kinks, with none (epsilon = 0), and with phi rounded off."""
     rows = []
-    task = mnist(7)
+    task = tasks.mnist(7)
     for epsilon in (0.0, 0.001, 0.1, 1.0):
         net = network(task, "float64", epsilon=epsilon)
         t1 = end(task, epsilon=epsilon)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import diffrax
@@ -9,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nlbound_jax import dynamics, networks, tasks
+from nlbound_jax import dynamics, networks
 
 WIDTH, BETA, EPSILON = 64, 1e-3, 1e-3
 RTOL, ATOL = 1e-5, 1e-8
@@ -26,6 +28,13 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
             run()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)` in a process of its own: the threads of PyTorch and those of JAX want the
+    same cores, and beside JAX's torchdiffeq takes twice the time."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def done(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
@@ -70,7 +79,3 @@ def map_distance(found: list[np.ndarray], exact: list[np.ndarray]) -> float:
     """The difference of the products W_L ... W_1, over their size."""
     one, other = (np.linalg.multi_dot(w[::-1]) for w in (found, exact))
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
-
-
-def mnist(side: int):
-    return tasks.mnist(side)

@@ -123,10 +123,11 @@ def real(
         array = jnp.asarray(value, dtype=float_dtype())
     except (TypeError, ValueError):
         raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.") from None
-    if _trusted.get():
-        return array
-    bad = _outside(jnp, array, *ends)
-    return eqx.error_if(array, jnp.any(bad), f"`{name}` must be {allowed}.")
+    return _checked_at_run_time(array, _outside(jnp, array, *ends), f"`{name}` must be {allowed}.")
+
+
+def _checked_at_run_time(array: Array, bad: Array, message: str) -> Array:
+    return array if _trusted.get() else eqx.error_if(array, jnp.any(bad), message)
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -206,9 +207,7 @@ def at_least_zero(name: str, value: Any) -> Array:
     """`value` as an array of numbers of at least 0; `+inf` is allowed."""
     if is_traced(value):
         array = jnp.asarray(value, float)
-        if _trusted.get():
-            return array
-        return eqx.error_if(array, jnp.any(~(array >= 0)), f"`{name}` must be at least 0.")
+        return _checked_at_run_time(array, ~(array >= 0), f"`{name}` must be at least 0.")
     raw = numeric(name, value, "at least 0").astype(float)
     if not (raw >= 0).all():
         raise ValueError(f"`{name}` must be at least 0, got {raw[~(raw >= 0)].ravel()[0]:g}.")

@@ -72,7 +72,6 @@ def figure(
     preset: Annotated[str, typer.Option(hidden=True)] = "full",
 ) -> None:
     """Draw a figure of the paper on real MNIST and save its data, or draw a sweep."""
-
     from .. import figures
     from ..report import prepare_folder
 

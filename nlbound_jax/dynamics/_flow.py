@@ -167,9 +167,10 @@ def gradient_flow(
         max_steps,
     )
     (ts, weights), (end_ts, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
-    result = RESULTS.promote(gather(solution.result, blocks))
+    result = RESULTS.promote(solution.result)
     trajectory = Trajectory(ts, weights, net.epsilon, end_ts[0], solution.stats, result)
     trajectory, end = gather((trajectory, end), blocks)
+    result = trajectory.result
     if not is_concrete(trajectory):
         return result.error_if(trajectory, result != RESULTS.successful) if throw else trajectory
     if result == RESULTS.successful:
