@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
+# Competitors in processes of their own need some of a GPU's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", CORES)

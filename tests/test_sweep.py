@@ -322,7 +322,7 @@ def test_the_store_says_what_it_is(whole, npz):
 def stopping(config):
     """Three lanes: to the end, stopped after the last but one saved time, stopped before."""
     axes = {"seed": [0], "end_time": [0.5, 4.0, 9.0], "epsilon": [0.1]}
-    few = with_settings(config, axes=axes, max_steps=22)
+    few = with_settings(config, axes=axes, max_steps=18)
     del few["settings"]["end_time"]
     return few
 
@@ -334,7 +334,7 @@ def test_a_lane_that_fails_is_recorded_and_the_others_go_on(npz, config, tmp_pat
     assert found == ["successful", "max_steps_reached", "max_steps_reached"]
     for end in (0.5, 4.0):
         cell = data.sel(seed=0, end_time=end, epsilon=0.1)
-        assert_is_report(cell, one_report(npz, 0.1, 0, 2, end_time=end, max_steps=22))
+        assert_is_report(cell, one_report(npz, 0.1, 0, 2, end_time=end, max_steps=18))
     t, reached = data["t"].values.squeeze(), data["reached"].values.squeeze()
     assert t[1, -1] == reached[1] < 4
     early = t[2]
@@ -353,7 +353,7 @@ def test_a_lane_that_fails_is_recorded_and_the_others_go_on(npz, config, tmp_pat
 @pytest.mark.slow
 def test_a_lane_that_stopped_early_has_the_numbers_of_its_report(npz, config, tmp_path):
     data = nlbound_jax.sweep(stopping(config), tmp_path / "few.zarr")
-    made = one_report(npz, 0.1, 0, 2, end_time=9.0, max_steps=22)
+    made = one_report(npz, 0.1, 0, 2, end_time=9.0, max_steps=18)
     assert len(made.trajectory.ts) < TIMES
     assert_is_report(data.sel(seed=0, end_time=9.0, epsilon=0.1), made)
 

@@ -45,7 +45,7 @@ def compare(
     until: Until = 0.9,
     end_time: EndTime = None,
     rtol: Annotated[
-        float, typer.Option(help="Relative tolerance of the flow; 1e-5 as in report is slower.")
+        float, typer.Option(help="Relative tolerance of the flow; 1e-3 for long runs near ReLU.")
     ] = 1e-4,
     quick: Annotated[
         bool, typer.Option("--quick", help="No sweep over epsilon, no Gaussian PAC-Bayes bound.")

@@ -65,7 +65,7 @@ def report(
     max_steps: Annotated[int, typer.Option(help="Largest number of solver steps.")] = 4096,
     rtol: Annotated[
         float, typer.Option(help="Relative tolerance of the flow; 1e-3 for long runs near ReLU.")
-    ] = 1e-5,
+    ] = 1e-4,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.png.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of the table.")

@@ -18,14 +18,16 @@ from ..networks._mlp import checked
 from ..tasks import Task
 from ._devices import gather, replicate, samples_mesh
 from ._field import Blocks, make_blocks, sum_over_blocks
-from ._flow import RTOL, _solve, _with_end
+from ._flow import _solve, _with_end, default_controller
 from ._trajectory import is_concrete
 
 _Scalar = Float[Array, ""]
 _PerLayer = Float[Array, "times layers"]
 # The one-sided quotient spans two steps and must stay within [0, 1] from every slope.
 LARGEST_STEP = 0.25
-# As in `gradient_flow`: what it compiled is used again.
+# Of the flows; tighter than that of `gradient_flow`, since differences magnify the error.
+RTOL = 1e-5
+# One for all flows: what was compiled for one is used again.
 CHECKPOINTS = diffrax.RecursiveCheckpointAdjoint()
 
 
@@ -252,7 +254,8 @@ def tau_derivative(
     **Other arguments:**
 
     - `solver`, `stepsize_controller`, `max_steps`, `devices`: as for [`gradient_flow`][], of every
-        flow.
+        flow; but the controller by default with `rtol = 1e-5`, since differences of flows magnify
+        their error.
     - `central`, `finite_difference`: whether to compute it.
     - `step`: the h of `central`, in (0, 0.25]; by default the cube root of the controller's
         `rtol` (of 1e-5 if it has none), up to four times smaller near 0 and 1 to stay central.
@@ -280,6 +283,8 @@ def tau_derivative(
     epsilon = _validate.real("net.epsilon", net.epsilon, 0, 1).astype(dtype)
     h = _default_step(stepsize_controller, epsilon)
     h = h if step is None else _number("step", step, dtype, LARGEST_STEP)
+    if stepsize_controller is None:
+        stepsize_controller = default_controller(net.weights, RTOL)
     options = {"t1": t1, "saveat": saves, "stepsize_controller": stepsize_controller}
     options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
     options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()

@@ -54,7 +54,7 @@ class Settings:
     ratios: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
     num_times: int = 40
     max_steps: int = 4096
-    rtol: float = 1e-5
+    rtol: float = 1e-4
 
     def __post_init__(self):
         integer, scalar, member = _validate.integer, _validate.scalar, _validate.member

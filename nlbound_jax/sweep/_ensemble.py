@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from .._results import RESULTS
 from ..dynamics._field import Blocks
-from ..dynamics._flow import _solve, _with_end
+from ..dynamics._flow import _solve, _with_end, pi_controller
 from ..networks import LeakyMLP
 from ..report._split import Inputs, _over_time
 from ..report._train import _outputs_to_risks
@@ -117,7 +117,7 @@ class Flow(eqx.Module):
             lane.t1,
             _with_end(diffrax.SaveAt(ts=lane.ts), lane.t1),
             diffrax.Tsit5(),
-            diffrax.PIDController(rtol=lane.rtol, atol=lane.atol),
+            pi_controller(lane.rtol, lane.atol),
             diffrax.RecursiveCheckpointAdjoint(),
             diffrax.NoProgressMeter(),
             self.max_steps,
