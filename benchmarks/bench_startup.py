@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 ENTRY = [sys.executable, "-c", "from nlbound_jax.cli import main; main()"]
@@ -19,17 +20,19 @@ def report(out, environment):
     """Seconds to the first line and to the end, and the seconds XLA spent on compiling."""
     begin = time.perf_counter()
     command = [*ENTRY, "report", "--out", str(out)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        first = time.perf_counter() - begin
-        process.stdout.read()
-        errors = process.stderr.read()
-        assert process.wait() == 0, errors
-    compiling = re.findall(r"Finished XLA compilation of .* in ([\d.e-]+) sec", errors)
+    # A file: a pipe that nobody reads yet would stop the process once it is full.
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            first = time.perf_counter() - begin
+            process.stdout.read()
+        errors.seek(0)
+        told = errors.read()
+    assert process.returncode == 0, told
+    compiling = re.findall(r"Finished XLA compilation of .* in ([\d.e-]+) sec", told)
     return first, time.perf_counter() - begin, sum(map(float, compiling))
 
 

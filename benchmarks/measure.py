@@ -18,6 +18,13 @@ RTOL, ATOL = 1e-4, 1e-7  # the defaults, at this beta
 PI = {"pcoeff": 0.3, "icoeff": 0.4}
 
 
+def clock(run: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """The smallest time of each, in seconds, all of them run in turn after one call to warm up."""
     for run in contestants.values():
@@ -25,9 +32,7 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
     best = dict.fromkeys(contestants, np.inf)
     for _ in range(rounds):
         for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], clock(run))
     return best
 
 
