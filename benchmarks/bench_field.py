@@ -19,7 +19,8 @@ from nlbound_jax.dynamics._field import make_blocks, negative_gradient
 from nlbound_jax.networks import LeakyMLP
 
 SHAPES = [(depth, side) for depth in (2, 3) for side in (7, 14, 28)]
-ROUNDS = {7: 15, 14: 15, 28: 8}
+ROUNDS = {7: 12, 14: 8, 28: 5}
+DTYPES = ("float32", "float64")
 ON_CPU = jax.default_backend() == "cpu"
 LAUNCHES = 1 if ON_CPU else 20  # before waiting for the device
 data = functools.cache(tasks.mnist)
@@ -73,18 +74,19 @@ def seconds(contestants, rounds):
     return {name: found / LAUNCHES for name, found in race(several, rounds).items()}
 
 
-def fastest(dtype, timed):
-    """Seconds of the better layout, shape by shape; `timed(function, args)` prepares a run and
+def fastest(timed):
+    """Seconds of the better layout, by dtype and shape; `timed(function, args)` prepares a run and
     how to wait for it."""
-    found = []
-    for depth, side in SHAPES:
-        made = arrays(data(side), dtype, depth)
-        both = {"": timed(products, made), "last": timed(products_last, turned(made))}
-        found.append(min(seconds(both, ROUNDS[side]).values()))
+    found = {}
+    for dtype in DTYPES:
+        for depth, side in SHAPES:
+            made = arrays(data(side), dtype, depth)
+            both = {"": timed(products, made), "last": timed(products_last, turned(made))}
+            found[dtype, depth, side] = min(seconds(both, ROUNDS[side]).values())
     return found
 
 
-def by_xla(dtype):
+def by_xla():
     """With one CPU device, whose products use every core."""
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -93,10 +95,10 @@ def by_xla(dtype):
         args = jax.device_put(args)  # once, not at every call
         return functools.partial(jax.jit(function), *args), jax.block_until_ready
 
-    return fastest(dtype, timed)
+    return fastest(timed)
 
 
-def by_torch(dtype):
+def by_torch():
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -106,7 +108,7 @@ def by_torch(dtype):
         wait = torch.cuda.synchronize if device == "cuda" else int
         return functools.partial(function, *args), lambda _: wait()
 
-    return fastest(dtype, timed)
+    return fastest(timed)
 
 
 def ours(task, net, devices=None):
@@ -157,12 +159,16 @@ def gradient_error(task, net) -> float:
     return max(float(np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_field_against_its_products(benchmark, table, dtype):
+@pytest.fixture(scope="module")
+def competitors():
     pytest.importorskip("torch", reason="the group `bench` brings PyTorch")
+    return alone(by_xla), alone(by_torch)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_field_against_its_products(benchmark, table, competitors, dtype):
     rows = []
-    competitors = alone(by_xla, dtype), alone(by_torch, dtype)
-    for (depth, side), xla, torch in zip(SHAPES, *competitors, strict=True):
+    for depth, side in SHAPES:
         task = data(side)
         net = network(task, dtype, depth=depth, beta=0.3, epsilon=0.1)
         m, d = task.x.shape
@@ -172,7 +178,8 @@ def test_field_against_its_products(benchmark, table, dtype):
             contestants["one"] = ours(task, net, jax.devices()[:1])
         taken = seconds(contestants, ROUNDS[side])
         taken.setdefault("one", taken["all"])
-        each = (taken["all"], taken["one"], taken["loop"], xla, torch)
+        others = [found[dtype, depth, side] for found in competitors]
+        each = (taken["all"], taken["one"], taken["loop"], *others)
         rates = [gflop / one for one in each]
         rows.append(
             [

@@ -91,7 +91,7 @@ def by_torch(x, y, start, t1):
         return current[0].cpu()
 
     runs = {pair: functools.partial(solve, *pair) for pair in TOLERANCES}
-    taken = race({**runs, "descent": lambda: descend(DESCENT_STEPS)}, 5)
+    taken = race({**runs, "descent": lambda: descend(DESCENT_STEPS)}, 3)
     solved = [(run(), calls, taken[pair]) for pair, run in runs.items()]
     return solved, taken["descent"] / DESCENT_STEPS
 

@@ -131,7 +131,7 @@ def measure(weights, epsilon, x, y, fresh, ts):
     "shape",
     [
         pytest.param(
-            s, marks=pytest.mark.slow if s[0] == 4 or s[1] >= 6 or s == (2, 1, 4, 40, 6.0) else ()
+            s, marks=pytest.mark.slow if s[0] == 4 or s[1] >= 4 or s == (2, 1, 4, 40, 6.0) else ()
         )
         for s in SHAPES
     ],

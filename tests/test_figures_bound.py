@@ -152,6 +152,7 @@ def test_what_only_changes_the_formula_is_not_trained_again(monkeypatch):
     assert_close(kappas["test_risk"][0], kappas["test_risk"][1])
 
 
+@pytest.mark.slow
 def test_deeper_networks_have_their_own_unit_of_time():
     data = made(6)
     s = data.attrs["alignment"]

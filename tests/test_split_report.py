@@ -232,6 +232,7 @@ def test_seeds_on_the_command_line():
     assert "`num_seeds` must be an integer of at least 1, got 0." in bad.stderr
 
 
+@pytest.mark.slow
 def test_the_ladder_holds_the_best_values_and_its_picture_shows_them():
     data = figures.ladder(TASK, SMALL, epsilons=[0.01, 1.0])
     direct = report(TASK, Settings(**{**SMALL.as_dict(), "epsilon": 1.0, "ratios": SMALL.ratios}))

@@ -67,6 +67,7 @@ def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F81
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_two_processes_under_one_runtime_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
     out = tmp_path / "two.zarr"
     with socket.socket() as free:
