@@ -34,7 +34,7 @@ test-all: $(STAMP)
 # PyTorch from PyPI is the build with CUDA, gigabytes; another one installed before is kept.
 bench: $(STAMP)
 	$(PY) -m pip install --quiet --group bench || uv pip install --python $(PY) --group bench
-	$(PY) -m pytest -c benchmarks/pytest.ini benchmarks
+	$(PY) -m pytest -c benchmarks/pytest.ini -m "not slow" benchmarks
 
 lint: $(STAMP)
 	$(PY) -m pip install --quiet --group dev || uv pip install --python $(PY) --group dev

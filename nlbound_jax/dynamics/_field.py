@@ -14,9 +14,9 @@ from .._types import Weights
 from ..tasks import Task
 
 # On CPUs a block and its activations fit the cache of one core: XLA's product with a contraction
-# over all 60,000 samples runs at half the rate. Measured on two cores, from 250 to 30,000 samples,
-# float32 and float64, d = 49, 196 and 784.
-BLOCK = 1000
+# over all 60,000 samples runs at half the rate. Measured on two cores of two machines, from 125 to
+# 30,000 samples, float32 and float64, d = 49, 196 and 784.
+BLOCK = 500
 # Few large products keep an accelerator busy: on an H200 all 60,000 samples at once take a tenth of
 # the time of blocks of 1000 at d = 49, a quarter at 784.
 ACCELERATOR_BLOCK = 2**16
