@@ -153,8 +153,8 @@ def test_derivative_in_tau(benchmark, table, problem):
         "flow": done(lambda: flow(problem, **same).weights),
         "jvp": done(derivative),
     }
-    taken = race(contestants, 5)
-    benchmark.pedantic(contestants["jvp"], rounds=3)
+    taken = race(contestants, 3)
+    benchmark.pedantic(contestants["jvp"], rounds=1)
     table(
         "The derivative in tau by jvp through the flow, the same problem",
         ["", "seconds", "ratio"],

@@ -28,9 +28,8 @@ STAGES = {"Tsit5": 6, "Dopri5": 6, "Dopri8": 13, "Bosh3": 3}
 END = {0.001: None, 0.1: None, 1.0: 32.0}
 EXACT_RTOL = {0.001: 1e-8, 0.1: 1e-7, 1.0: 1e-5}
 RTOLS = {0.001: (1e-3, 1e-4, 1e-5, 1e-6), 0.1: (1e-3, 1e-4, 1e-5), 1.0: (1e-3, 1e-4)}
-by_epsilon = pytest.mark.parametrize(
-    "epsilon", [0.001, *(pytest.param(e, marks=pytest.mark.slow) for e in (0.1, 1.0))]
-)
+pytestmark = pytest.mark.slow
+by_epsilon = pytest.mark.parametrize("epsilon", [0.001, 0.1, 1.0])
 
 
 class OfTheMap(diffrax.AbstractAdaptiveStepSizeController):
@@ -206,7 +205,6 @@ def test_digits_of_the_bound(benchmark, table, epsilon):
     )
 
 
-@pytest.mark.slow
 def test_why_a_tight_tolerance_takes_so_many_steps(benchmark, table):
     """Steps without kinks (epsilon = 0) and with larger and larger ones."""
     rows = []
