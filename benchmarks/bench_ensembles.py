@@ -9,8 +9,9 @@ import numpy as np
 from measure import RTOL, clock, controller, done, end, network, race, weights
 
 from nlbound_jax import dynamics, tasks
+from nlbound_jax.dynamics._devices import replicate
 from nlbound_jax.dynamics._field import make_blocks
-from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes, replicate
+from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes
 
 ON_CPU = jax.default_backend() == "cpu"
 SIZES = (8, 64) if ON_CPU else (8, 64, 256)

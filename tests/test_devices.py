@@ -24,11 +24,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 from nlbound_jax import dynamics
 from nlbound_jax.dynamics._devices import samples_mesh
-from nlbound_jax.dynamics._field import BLOCK, make_blocks, negative_gradient
+from nlbound_jax.dynamics._field import make_blocks, negative_gradient
 from helpers import small_task
 from test_flow import make
 
-task = small_task(seed=1, m=2 * BLOCK + 101, d=4)
+task = small_task(seed=1, m=2101, d=4)
 net, one = make(task=task), jax.devices()[:1]
 
 def close(a, b, tolerance=1e-12):
@@ -36,7 +36,7 @@ def close(a, b, tolerance=1e-12):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=0, atol=tolerance)
 
 blocks = make_blocks(task, "float64", samples_mesh(None, net))
-assert blocks.mesh.size == 3 and blocks.x.shape == (3, 4, 701), blocks.x.shape
+assert blocks.mesh.size == 3 and blocks.x.shape == (6, 4, 351), blocks.x.shape
 assert len(blocks.x.sharding.device_set) == 3
 plain = make_blocks(task, "float64")
 field, whole = (negative_gradient(net.weights, net.epsilon, b) for b in (blocks, plain))

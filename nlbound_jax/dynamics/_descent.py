@@ -100,7 +100,7 @@ def gradient_descent(
         raise ValueError(f"`save_every` must divide num_steps = {num_steps}, got {save_every}.")
     dtype = net.weights[0].dtype
     blocks = make_blocks(task, dtype, samples_mesh(devices, net))
-    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks)
+    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks.mesh)
     weights = _descend(
         start,
         epsilon,

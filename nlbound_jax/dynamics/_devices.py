@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,11 +49,12 @@ def _cpus() -> list[Any]:
         return []
 
 
-def replicate(tree: Any, blocks: Blocks) -> Any:
-    """The arrays of `tree` on every device that has some of `blocks`."""
-    if blocks.mesh is None:
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """The arrays of `tree` on every device of `mesh`, or where they are without one."""
+    if mesh is None:
         return tree
-    return jax.device_put(tree, NamedSharding(blocks.mesh, PartitionSpec()))
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda a: jax.device_put(a, sharding) if eqx.is_array(a) else a, tree)
 
 
 def gather(tree: Any, blocks: Blocks) -> Any:

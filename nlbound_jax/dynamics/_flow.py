@@ -160,7 +160,7 @@ def gradient_flow(
     if max_steps is not None:
         max_steps = _validate.integer("max_steps", max_steps, 1)
     blocks = make_blocks(task, dtype, samples_mesh(devices, net, t1))
-    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks)
+    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks.mesh)
     solution = _solve(
         start,
         epsilon,

@@ -289,7 +289,7 @@ def tau_derivative(
     options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
     options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()
     blocks = make_blocks(task, dtype, samples_mesh(devices, net, t1, h))
-    weights, epsilon, h = replicate((net.weights, epsilon, h), blocks)
+    weights, epsilon, h = replicate((net.weights, epsilon, h), blocks.mesh)
     flows = _Flows(weights, blocks, options)
     weights, tangent, end = _frozen(flows, epsilon)
     ts, zero, runs = end[0], jnp.zeros_like(epsilon), [(epsilon, end)]

@@ -31,12 +31,6 @@ def local_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(jax.local_devices() if devices is None else devices), (AXIS,))
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of `tree` on every device."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda a: jax.device_put(a, sharding) if eqx.is_array(a) else a, tree)
-
-
 @eqx.filter_jit
 def _map(function: Callable[..., Any], lanes: Any, wanted, shared: Any, mesh: Mesh) -> Any:
     def one(args):

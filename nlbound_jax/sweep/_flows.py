@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from .._results import RESULTS
 from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
+from ..dynamics._devices import replicate
 from ..dynamics._field import make_blocks
 from ..dynamics._flow import default_controller
 from ..networks import LeakyMLP
@@ -19,7 +20,7 @@ from ..report import Settings
 from ..report._train import end_time, root_mean_square_residual, save_times, start, train
 from ..tasks import Task
 from ._config import SweepConfig
-from ._ensemble import Ended, Flow, Start, map_lanes, replicate
+from ._ensemble import Ended, Flow, Start, map_lanes
 
 
 class Devices:
