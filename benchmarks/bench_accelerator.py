@@ -5,11 +5,12 @@ import contextlib
 import jax
 import pytest
 from bench_field import gradient_error
-from measure import PI, WIDTH, controller, distance, done, end, network, race, weights
+from measure import WIDTH, distance, done, end, network, race, weights
 
 from nlbound_jax import dynamics, tasks
 from nlbound_jax.dynamics import _field
 from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.dynamics._flow import default_controller
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() == "cpu", reason="on CPUs the products have one precision"
@@ -60,7 +61,7 @@ def test_precision_of_products(benchmark, table):
     task = tasks.mnist(7)
     t1 = end(task)
     start = network(task, "float64")
-    tight = controller(start, 1e-8, **PI)
+    tight = default_controller(start.weights, 1e-8)
     exact = weights(
         dynamics.gradient_flow(start, task, t1=t1, stepsize_controller=tight, max_steps=100_000)
     )

@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import RTOL, clock, controller, done, end, network, race, weights
+from measure import RTOL, clock, done, end, network, race, weights
 
 from nlbound_jax import dynamics, tasks
 from nlbound_jax.dynamics._devices import replicate
 from nlbound_jax.dynamics._field import make_blocks
+from nlbound_jax.dynamics._flow import default_controller
 from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes
 
 ON_CPU = jax.default_backend() == "cpu"
@@ -22,7 +23,7 @@ def lanes(nets, t1):
     """The lanes of a sweep, with `gradient_flow`'s tolerances."""
     made = []
     for net in nets:
-        control = controller(net, RTOL)
+        control = default_controller(net.weights, RTOL)
         numbers = (t1, [t1], control.rtol, control.atol)
         t1s, ts, rtol, atol = (np.asarray(v, "float32") for v in numbers)
         made.append(Start(net.weights, np.asarray(net.epsilon, "float32"), t1s, ts, rtol, atol))

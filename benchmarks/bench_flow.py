@@ -10,7 +10,6 @@ import pytest
 from measure import (
     ATOL,
     EPSILON,
-    PI,
     RTOL,
     alone,
     controller,
@@ -24,6 +23,7 @@ from measure import (
 )
 
 from nlbound_jax import dynamics, tasks
+from nlbound_jax.dynamics._flow import default_controller
 
 STEP, DESCENT_STEPS = 1e-3, 200
 TOLERANCES = [(RTOL, ATOL), (RTOL / 10, ATOL / 10)]
@@ -143,7 +143,7 @@ def test_time_to_the_learning_time(benchmark, table, problem, exact):
 
 def test_derivative_in_tau(benchmark, table, problem):
     task, net, t1 = problem
-    same = {"stepsize_controller": controller(net, RTOL, **PI)}
+    same = {"stepsize_controller": default_controller(net.weights, RTOL)}
     alone = {"central": False, "finite_difference": False}
 
     def derivative():

@@ -10,7 +10,6 @@ import pytest
 from measure import (
     BETA,
     EPSILON,
-    PI,
     controller,
     distance,
     end,
@@ -21,6 +20,7 @@ from measure import (
 )
 
 from nlbound_jax import Settings, dynamics, networks, report, tasks
+from nlbound_jax.dynamics._flow import default_controller
 
 # What each step costs in evaluations of the field (the first stage is the last of the step before).
 STAGES = {"Tsit5": 6, "Dopri5": 6, "Dopri8": 13, "Bosh3": 3}
@@ -90,7 +90,9 @@ def exact(epsilon):
     """To a tolerance at which samples on their kinks still let the solver arrive."""
     task, t1 = problem(epsilon)
     net = network(task, "float64", epsilon=epsilon)
-    made = solve(task, net, t1, controller(net, EXACT_RTOL[epsilon], **PI), diffrax.Dopri5())
+    made = solve(
+        task, net, t1, default_controller(net.weights, EXACT_RTOL[epsilon]), diffrax.Dopri5()
+    )
     assert float(made.reached) == pytest.approx(t1)
     return weights(made)
 
@@ -100,7 +102,7 @@ def contestants(net, rtols):
         for name in ("Tsit5", "Bosh3", "Dopri8"):
             yield name, "I", rtol, controller(net, rtol), getattr(diffrax, name)()
         for name in ("Tsit5", "Bosh3"):
-            yield name, "PI", rtol, controller(net, rtol, **PI), getattr(diffrax, name)()
+            yield name, "PI", rtol, default_controller(net.weights, rtol), getattr(diffrax, name)()
         product = float(jnp.linalg.norm(net.weights[1] @ net.weights[0]))
         inner = diffrax.PIDController(rtol=rtol, atol=rtol * product)
         yield "Tsit5", "I, norm of W_2 W_1", rtol, OfTheMap(inner), diffrax.Tsit5()
@@ -214,7 +216,7 @@ def test_why_a_tight_tolerance_takes_so_many_steps(benchmark, table):
         t1 = end(task, epsilon=epsilon)
         row = [f"{epsilon:g}"]
         for rtol in (1e-3, 1e-5, 1e-7):
-            made = solve(task, net, t1, controller(net, rtol, **PI), diffrax.Tsit5())
+            made = solve(task, net, t1, default_controller(net.weights, rtol), diffrax.Tsit5())
             row.append(f"{int(made.stats['num_steps'])}")
         rows.append(row)
     net = network(task, epsilon=0.1)

@@ -15,7 +15,6 @@ from nlbound_jax import dynamics, networks
 
 WIDTH, BETA, EPSILON = 64, 1e-3, 1e-3
 RTOL, ATOL = 1e-4, 1e-7  # the defaults, at this beta
-PI = {"pcoeff": 0.3, "icoeff": 0.4}
 
 
 def clock(run: Callable[[], Any]) -> float:
@@ -64,10 +63,10 @@ def end(task, *, epsilon=EPSILON, beta=BETA, depth=2) -> float:
     return float(time)
 
 
-def controller(net, rtol: float, **options: Any) -> diffrax.PIDController:
-    """Absolute tolerance `rtol` times the smallest weight norm; with `**PI` the default one."""
+def controller(net, rtol: float) -> diffrax.PIDController:
+    """The library's default tolerances with Diffrax's default coefficients."""
     atol = rtol * float(min(jnp.linalg.norm(w) for w in net.weights))
-    return diffrax.PIDController(rtol=rtol, atol=atol, **options)
+    return diffrax.PIDController(rtol=rtol, atol=atol)
 
 
 def weights(trajectory) -> list[np.ndarray]:

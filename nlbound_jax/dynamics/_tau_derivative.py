@@ -138,7 +138,7 @@ def _count_crossings(
     return sum_over_blocks(of_block, blocks, start, weights, epsilon)
 
 
-def _default_step(controller: diffrax.AbstractStepSizeController | None, epsilon: _Scalar):
+def _default_step(controller: diffrax.AbstractStepSizeController, epsilon: _Scalar):
     """The cube root of the solver's rtol balances $h^2$ against rtol/h. Near 0 and 1 it shrinks
     by up to 4, so as to stay central: a one-sided quotient has four times the noise."""
     while hasattr(controller, "controller"):  # one that clips another
@@ -281,10 +281,10 @@ def tau_derivative(
     if saves.subs[0].steps:
         raise ValueError("`saveat` must have no steps: they differ from slope to slope.")
     epsilon = _validate.real("net.epsilon", net.epsilon, 0, 1).astype(dtype)
-    h = _default_step(stepsize_controller, epsilon)
-    h = h if step is None else _number("step", step, dtype, LARGEST_STEP)
     if stepsize_controller is None:
         stepsize_controller = default_controller(net.weights, RTOL)
+    h = _default_step(stepsize_controller, epsilon)
+    h = h if step is None else _number("step", step, dtype, LARGEST_STEP)
     options = {"t1": t1, "saveat": saves, "stepsize_controller": stepsize_controller}
     options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
     options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()
