@@ -6,6 +6,9 @@ import numpy as np
 # Relative to each expected entry; per dtype, never per backend or size.
 TOLERANCE = {np.dtype("float32"): 2e-5, np.dtype("float64"): 1e-12}
 
+# Seconds after which a process hangs: far more than any takes, also on a busy machine.
+TIMEOUT = 1200
+
 
 def assert_close(actual, expected, rtol=None, atol=0.0):
     """Every entry within `rtol` of the expected entry (or `atol`); shapes must agree.

@@ -1,4 +1,7 @@
-"""The shape of the house: who imports whom, what an `__init__` holds, how long files grow."""
+"""The shape of the house: who imports whom, what an `__init__` holds, how long files grow.
+
+One test a rule, over all files: it lists every offender.
+"""
 
 import ast
 import tomllib
@@ -25,68 +28,153 @@ def ident(path):
     return str(path.relative_to(PACKAGE))
 
 
-def internal_imports(tree, path):
-    """(node, subpackage) for every import of another subpackage."""
-    inside = path.relative_to(PACKAGE).parts
+def imported(node, file):
+    """The dotted names below `nlbound_jax` that an import statement or a call of `import_module`
+    in `file` (relative to the package) reaches; `from x import y` gives `x.y`."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        # One dot is the folder of the file, each further one the folder above.
+        above = len(file.parts) - node.level
+        home = ["nlbound_jax", *file.parts[:above]] if node.level else []
+        home += [node.module] if node.module else []
+        names = [".".join([*home, alias.name]) for alias in node.names]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+    else:
+        names = []
+    return [n.removeprefix("nlbound_jax.") for n in names if n.startswith("nlbound_jax.")]
+
+
+def wrong_way(tree, file):
+    """Every import, at any level and place, of a room that `file` must not know."""
+    here = file.parts[0]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 2:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from ((node, name.split(".")[0]) for name in names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 1 and len(inside) == 1:
-            yield node, (node.module or "").split(".")[0]
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [alias.name for alias in node.names]
-            names += [getattr(node, "module", None) or ""]
-            assert not any(name.split(".")[0] == "nlbound_jax" for name in names), ident(path)
+        for name in imported(node, file):
+            room = name.split(".")[0]
+            if room in ORDER and room != here and room not in ALLOWED.get(here, set()):
+                yield f"{file}:{node.lineno} imports {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=ident)
-def test_imports_point_one_way(path):
-    here = path.relative_to(PACKAGE).parts[0]
-    for _, target in internal_imports(parse(path), path):
-        if target in ORDER and here != target:
-            assert target in ALLOWED.get(here, set()), f"{ident(path)} imports {target}"
+def absolute(tree, file):
+    """Every import of the package by its own name: inside it they are relative."""
+    for node in ast.walk(tree):
+        relative = isinstance(node, ast.ImportFrom) and node.level
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        if not relative and any(name.split(".")[0] == "nlbound_jax" for name in names):
+            yield f"{file}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=ident)
-def test_no_internal_import_inside_a_function(path):
-    if path.relative_to(PACKAGE).parts[0] == "cli":
-        return
-    tree = parse(path)
+def local(tree, file):
+    """Every internal import inside a function."""
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
-    inner = {id(n) for f in functions for n in ast.walk(f)}
-    relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
-    assert not [n.lineno for n in relative if id(n) in inner]
+    inner = {id(node): node for f in functions for node in ast.walk(f)}
+    for node in inner.values():
+        if imported(node, file):
+            yield f"{file}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.name == "__init__.py"], ids=ident)
-def test_init_is_a_contents_page(path):
-    body = parse(path).body
-    assert ast.get_docstring(parse(path)), "an __init__ needs a docstring"
-    for node in body[1:]:
-        if path.parent == PACKAGE and isinstance(node, (ast.Assign, ast.Import)):
+def offenders(rule, files=FILES):
+    return [found for path in files for found in rule(parse(path), path.relative_to(PACKAGE))]
+
+
+def test_imports_point_one_way():
+    assert offenders(wrong_way) == []
+
+
+def test_internal_imports_are_relative():
+    assert offenders(absolute) == []
+
+
+def test_no_internal_import_inside_a_function():
+    # The command loads JAX only when it is needed.
+    outside = [f for f in FILES if f.relative_to(PACKAGE).parts[0] != "cli"]
+    assert offenders(local, outside) == []
+
+
+def test_an_import_is_caught_wherever_it_stands():
+    """The rules themselves: statements put into a file of `bounds/classical`."""
+    file = Path("bounds", "classical", "_new.py")
+    wrong = [
+        "from ...dynamics import gradient_flow",
+        "from ...dynamics._flow import gradient_flow",
+        "from ... import _validate, networks",
+        "import nlbound_jax.dynamics",
+        "import numpy, nlbound_jax.tasks._task as data",
+        "from nlbound_jax import report",
+        "from nlbound_jax.networks import LeakyMLP",
+        "def late():\n    from ...tasks import Task",
+        "if TYPE_CHECKING:\n    from ...dynamics import Trajectory",
+        "importlib.import_module('nlbound_jax.sweep')",
+    ]
+    for statement in wrong:
+        assert list(wrong_way(ast.parse(statement), file)), statement
+    right = [
+        "from ... import _validate",
+        "from ..._types import Weights",
+        "from .. import kl_inverse",
+        "from .._kl import kl_inverse",
+        "from ._strata import strata",
+        "import dynamics",
+        "from jax import numpy as tasks",
+    ]
+    for statement in right:
+        assert not list(wrong_way(ast.parse(statement), file)), statement
+    # The same statement may be right in one room and wrong in another.
+    upward = ast.parse("from ..report import report")
+    assert not list(wrong_way(upward, Path("figures", "_new.py")))
+    assert list(wrong_way(upward, Path("checks", "_new.py")))
+    assert list(wrong_way(ast.parse("from .tasks import Task"), Path("_new.py")))
+    assert list(wrong_way(ast.parse("from . import tasks"), Path("_new.py")))
+    for statement in wrong[3:7]:
+        assert list(absolute(ast.parse(statement), file)), statement
+    assert len(list(local(ast.parse(wrong[7]), file))) == 1
+    assert not list(absolute(ast.parse(wrong[0]), file))
+    assert not list(local(ast.parse(wrong[0]), file))
+
+
+def beside_imports(tree, file):
+    if not ast.get_docstring(tree):
+        yield f"{file} has no docstring"
+    for node in tree.body[1:]:
+        if len(file.parts) == 1 and isinstance(node, (ast.Assign, ast.Import)):
             continue
-        assert isinstance(node, ast.ImportFrom), ast.dump(node)
-        assert all(alias.asname == alias.name for alias in node.names), ast.dump(node)
+        names = node.names if isinstance(node, ast.ImportFrom) else []
+        if not names or any(alias.asname != alias.name for alias in names):
+            yield f"{file}:{node.lineno} {ast.unparse(node)[:60]}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=ident)
-def test_files_and_functions_are_small(path):
-    assert len(path.read_text().splitlines()) <= 400
-    for node in ast.walk(parse(path)):
+def test_init_is_a_contents_page():
+    assert offenders(beside_imports, [f for f in FILES if f.name == "__init__.py"]) == []
+
+
+def long_functions(tree, file):
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             lines = node.end_lineno - node.lineno + 1
             doc = node.body[0] if ast.get_docstring(node) else None
             lines -= doc.end_lineno - doc.lineno + 1 if doc else 0
-            signature = node.body[0].lineno - node.lineno
-            assert lines - signature <= 60, f"{node.name} has {lines - signature} lines of code"
+            lines -= node.body[0].lineno - node.lineno  # the signature
+            if lines > 60:
+                yield f"{file}: {node.name} has {lines} lines of code"
 
 
-@pytest.mark.parametrize("path", FILES, ids=ident)
-def test_a_raised_error_has_one_argument(path):
-    for node in ast.walk(parse(path)):
+def test_files_and_functions_are_small():
+    long_files = [ident(f) for f in FILES if len(f.read_text().splitlines()) > 400]
+    assert long_files == []
+    assert offenders(long_functions) == []
+
+
+def errors_of_several_arguments(tree, file):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            assert len(node.exc.args) <= 1, f"{ident(path)}:{node.lineno}"
+            if len(node.exc.args) > 1:
+                yield f"{file}:{node.lineno}"
+
+
+def test_a_raised_error_has_one_argument():
+    assert offenders(errors_of_several_arguments) == []
 
 
 def test_every_folder_of_the_layout_exists():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import TIMEOUT
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.float64
@@ -26,7 +27,7 @@ def execute(name, preset, folder, monkeypatch):
     monkeypatch.setenv("NLBOUND_PRESET", preset)
     notebook = read(name)
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": folder}}
     )
     client.execute()
     return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]

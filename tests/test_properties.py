@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nlbound_jax import bounds, dynamics, networks, tasks
 
 X64 = jax.config.jax_enable_x64
-EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=25)
 
 
 def between(low, high):
@@ -143,7 +143,7 @@ def test_any_valid_array_becomes_a_whitened_task(m, features, scale, seed, dtype
     assert_close(back / size, np.asarray(x, float) / size, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), epsilon=UNIT, depth=st.integers(2, 4))
 def test_a_network_is_the_same_under_jit_and_vmap_and_homogeneous(seed, epsilon, depth):
     net = networks.initialize(jax.random.key(seed), 3, 4, depth, epsilon=epsilon, beta=1.0)
@@ -161,7 +161,7 @@ def test_a_network_is_the_same_under_jit_and_vmap_and_homogeneous(seed, epsilon,
 
 
 @pytest.mark.float64
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), epsilon=UNIT)
 def test_grid_is_a_loop_of_single_calls(seed, epsilon):
     rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def test_grid_is_a_loop_of_single_calls(seed, epsilon):
 
 
 @pytest.mark.float64
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
     epsilon=UNIT,

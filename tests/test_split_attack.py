@@ -349,7 +349,8 @@ def library_problems():
         metric = _split_norms.linear_metric(weights, 0.5, spectrum, _METRIC_GRID)
         powers = np.stack([spectrum**a / np.sum(spectrum**a) for a in _METRIC_GRID.exponents])
         straight = np.asarray(linear_part(weights, 0.5))
-        radii = jnp.asarray(np.linalg.norm(straight) * np.array([1e-4, 1e-2, 0.2, 1.0]))
+        # Not 1: that sphere goes through 0, where the direct part of C is 0 over 0.
+        radii = jnp.asarray(np.linalg.norm(straight) * np.array([1e-4, 1e-2, 0.2, 1.1]))
         starts = np.vstack([np.eye(d), -np.eye(d), straight, -straight, rng.normal(size=(4, d))])
         worst = worst_norms(weights, jnp.asarray(powers), radii, jnp.asarray(starts))
         problems.append((metric, radii, np.asarray(worst)))

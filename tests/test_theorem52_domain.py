@@ -115,7 +115,7 @@ points = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(points, st.sampled_from(READINGS))
 def test_every_term_is_finite_or_infinite_and_never_nan(point, reading):
     terms = evaluate(point, reading)
@@ -124,7 +124,7 @@ def test_every_term_is_finite_or_infinite_and_never_nan(point, reading):
     assert not math.isnan(float(terms.log_v))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(points, st.floats(0, 10), st.sampled_from(READINGS))
 def test_the_bound_grows_with_time(point, more, reading):
     depth, t, *rest = point
@@ -133,7 +133,7 @@ def test_the_bound_grows_with_time(point, more, reading):
     assert late.deviation >= early.deviation * (1 - 1e-11)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(points, st.floats(0, 1), st.sampled_from(READINGS))
 def test_the_bound_grows_with_epsilon(point, other, reading):
     depth, t, epsilon, *rest = point
@@ -142,7 +142,7 @@ def test_the_bound_grows_with_epsilon(point, other, reading):
     assert high.deviation >= low.deviation * (1 - 1e-11)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(points)
 def test_at_rank_one_the_readings_meet_and_repaired_is_smaller(point):
     depth, t, epsilon, beta, _, s = point

@@ -12,6 +12,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from helpers import TIMEOUT
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def run(*command, cwd):
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=TIMEOUT,
     )
 
 
