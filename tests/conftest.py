@@ -98,7 +98,7 @@ def mnist7():
 @pytest.fixture
 def optimized(monkeypatch):
     """Programs that run long, here and in processes started from here, are worth compiling well."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
     jax.config.update("jax_disable_most_optimizations", False)
     yield

@@ -1,5 +1,6 @@
 """What several tests share: one elementwise comparison, small problems, the mpmath oracle."""
 
+import equinox as eqx
 import mpmath as mp
 import numpy as np
 
@@ -40,6 +41,19 @@ def numpy_network(weights, epsilon, x):
         z = np.asarray(w, float) @ h
         h = np.maximum(z, 0) + (1 - epsilon) * np.minimum(z, 0)
     return (np.asarray(weights[-1], float) @ h)[0]
+
+
+def traced_anew(monkeypatch, module, name):
+    """Put `module.name`, a `filter_jit`, there without the traces that it has: the next call is
+    traced, and with what is patched until then. (`jax.clear_caches` would have every later test of
+    the worker compile again.)"""
+    function = getattr(module, name).__wrapped__
+
+    @eqx.filter_jit
+    def again(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, again)
 
 
 def small_task(seed=0, m=120, d=4, test=40):

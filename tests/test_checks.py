@@ -42,7 +42,8 @@ def measured_batch(shape, seed):
     ts = jnp.linspace(0, shape[-1], 4)[1:]
     batch = jax.tree.map(lambda a: a[:COUNT], test_envelope.problems(shape, seed))
 
-    def solve(weights, epsilon, x, y, _):
+    def solve(problem):
+        weights, epsilon, x, y, _ = problem
         trained = test_envelope.train(weights, epsilon, x, y, ts)
         start = jnp.sqrt(jnp.mean((y - test_envelope.outputs(weights, epsilon, x)) ** 2))
         target = x @ y / y.size
@@ -54,7 +55,8 @@ def measured_batch(shape, seed):
         sides = _measure._sides(trained, reference.weights, linear, zeros, epsilon, x, y, target)
         return trained, reference, sides, start
 
-    found = jax.jit(jax.vmap(solve))(*batch)
+    # One after the other: under `vmap` every step of each would wait for the slowest.
+    found = jax.jit(lambda batch: jax.lax.map(solve, batch))(batch)
     weights, epsilons, xs, ys, _ = batch
     for i in range(COUNT):
 

@@ -205,7 +205,7 @@ def test_data_with_nothing_to_learn_says_so():
     ],
 )
 @pytest.mark.float64
-def test_theorem_5_2_on_mnist(mnist7, settings, low, high):
+def test_theorem_5_2_on_mnist(mnist7, optimized, settings, low, high):
     made = report(mnist7, settings)
     assert low < made.best("theorem-5.2-printed")["value"] < high
     assert made.test_risk[-1] == pytest.approx(0.184, abs=0.004)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, small_task
+from helpers import assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks, tasks
@@ -320,8 +320,7 @@ def test_bad_arguments_get_one_line(no_type_checks):
         dynamics.tau_derivative(wrong, TASK, t1=1.0)
 
 
-@pytest.mark.slow
-def test_works_under_jit_and_a_new_number_does_not_recompile(monkeypatch):
+def test_a_new_number_does_not_recompile(monkeypatch):
     traces = []
     original = _flow.negative_gradient
 
@@ -330,23 +329,29 @@ def test_works_under_jit_and_a_new_number_does_not_recompile(monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(_flow, "negative_gradient", counting)
-    jax.clear_caches()
-    eager = [
-        dynamics.tau_derivative(make(2, e), TASK, t1=t1, step=h)
-        for e, t1, h in ((0.3, 1.0, 0.1), (0.05, 1, 0.1))
-    ]
+    traced_anew(monkeypatch, _tau_derivative, "_solve")
+    traced_anew(monkeypatch, _tau_derivative, "_frozen")
+    for epsilon, step in ((0.3, 0.1), (0.05, 0.1)):  # central and one-sided
+        dynamics.tau_derivative(make(2, epsilon), TASK, t1=1.0, step=step)
     once = len(traces)
-    dynamics.tau_derivative(make(2, 0.3), TASK, t1=1.0, step=0.1)
     for epsilon, t1, step in ((0.4, 1.0, 0.1), (0, 0.5, 0.2), (1.0, 2, 0.2)):
         dynamics.tau_derivative(make(2, epsilon, 0.2), TASK, t1=t1, step=step)
     assert len(traces) == once > 0
 
+
+@pytest.mark.slow
+def test_works_under_jit():
+    """With the steps fixed: two compilations may round an adaptive one to another length."""
+    steps = diffrax.StepTo(jnp.linspace(0.0, 1.0, 33))
+    options = {"t1": 1.0, "step": 0.1, "stepsize_controller": steps}
+
     @eqx.filter_jit
     def jitted(epsilon):
         net = eqx.tree_at(lambda n: n.epsilon, make(2), epsilon)
-        return dynamics.tau_derivative(net, TASK, t1=1.0, step=0.1)
+        return dynamics.tau_derivative(net, TASK, **options)
 
-    for run in eager:
+    for epsilon in (0.3, 0.05):
+        run = dynamics.tau_derivative(make(2, epsilon), TASK, **options)
         again = jitted(run.epsilon)
         for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(run), strict=True):
             assert_close(np.asarray(a, float), np.asarray(b, float), rtol=1e-6, atol=1e-8)

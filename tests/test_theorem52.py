@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from helpers import assert_close, oracle_u_log_v
+from helpers import assert_close, oracle_u_log_v, traced_anew
 
 from nlbound_jax import RESULTS, bounds
 from nlbound_jax.bounds import _theorem52
@@ -96,7 +96,7 @@ def test_v_overflows_before_u_and_log_v_stays():
 def test_a_new_number_does_not_recompile(monkeypatch):
     traced = eqx.debug.assert_max_traces(_theorem52.log_v, max_traces=1)
     monkeypatch.setattr(_theorem52, "log_v", traced)
-    jax.clear_caches()
+    traced_anew(monkeypatch, _theorem52, "_evaluate")
     for epsilon, t in ((0.1, 1.0), (0.25, 2), (0, 3.5)):
         evaluate(t, epsilon=epsilon, train_risk=epsilon)
 
