@@ -4,8 +4,11 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 OUT ?= out
 UV := $(shell command -v uv 2>/dev/null)
+# As many test processes as cores, as far as memory allows (tests/conftest.py); WORKERS=1 for one.
+WORKERS ?= auto
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: all demo test test-all bench lint docs clean
+.PHONY: all demo quick test test-all bench lint docs clean
 all: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -22,14 +25,20 @@ endif
 demo: $(STAMP)
 	$(VENV)/bin/nlbound report --out $(OUT)
 
+# A minute before each commit: something of every room.
+quick: $(STAMP)
+	JAX_ENABLE_X64=1 $(PYTEST) -m quick
+
 # Both precisions; what is heavy runs in the one it is for (markers float64 and float32).
 test: $(STAMP)
-	JAX_ENABLE_X64=1 $(PY) -m pytest -n 2 -m "not slow"
-	JAX_ENABLE_X64=0 $(PY) -m pytest -n 2 -m "not slow"
+	JAX_ENABLE_X64=1 $(PYTEST) -m "not slow"
+	JAX_ENABLE_X64=0 $(PYTEST) -m "not slow"
 
+# Everything, compiled as users compile it.
+test-all: export NLBOUND_TEST_XLA = default
 test-all: $(STAMP)
-	JAX_ENABLE_X64=1 $(PY) -m pytest -n 2
-	JAX_ENABLE_X64=0 $(PY) -m pytest -n 2
+	JAX_ENABLE_X64=1 $(PYTEST)
+	JAX_ENABLE_X64=0 $(PYTEST)
 
 # PyTorch from PyPI is the build with CUDA, gigabytes; another one installed before is kept.
 bench: $(STAMP)

@@ -1,6 +1,8 @@
 """What several tests share: one elementwise comparison, small problems, the mpmath oracle."""
 
+import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 
@@ -43,6 +45,17 @@ def numpy_network(weights, epsilon, x):
     return (np.asarray(weights[-1], float) @ h)[0]
 
 
+class EqualSteps(diffrax.ConstantStepSize):
+    """Steps of one length, also where no first step is given. Two compilations of a solve may
+    round its adaptive steps to other lengths; with these they agree to a few roundings."""
+
+    step: float
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        dt0 = jnp.asarray(self.step, t0.dtype)
+        return super().init(terms, t0, t1, y0, dt0, args, func, error_order)
+
+
 def traced_anew(monkeypatch, module, name):
     """Put `module.name`, a `filter_jit`, there without the traces that it has: the next call is
     traced, and with what is patched until then. (`jax.clear_caches` would have every later test of
@@ -56,15 +69,20 @@ def traced_anew(monkeypatch, module, name):
     monkeypatch.setattr(module, name, again)
 
 
-def small_task(seed=0, m=120, d=4, test=40):
-    """A small task with noisy labels of a bent function."""
-    from nlbound_jax import tasks
-
+def small_data(seed=0, m=120, d=4, test=40):
+    """Inputs and noisy labels of a bent function, for training and test, by name."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(m + test, d)) * np.arange(1, d + 1)
     score = x[:, 0] + 0.5 * np.abs(x[:, 1]) + 0.4 * x[:, -1] + rng.normal(size=m + test)
     y = np.where(score > 0.3, 1, -1)
-    return tasks.from_arrays(x[:m], y[:m], x[m:], y[m:])
+    return {"x": x[:m], "y": y[:m], "x_test": x[m:], "y_test": y[m:]}
+
+
+def small_task(seed=0, m=120, d=4, test=40):
+    """A small task, of `small_data`."""
+    from nlbound_jax import tasks
+
+    return tasks.from_arrays(**small_data(seed, m, d, test))
 
 
 def oracle_constants(depth, epsilon, beta, rho, s, reading, assumption=True):

@@ -15,12 +15,14 @@ CASES = [case for cases in bad_inputs.GROUPS.values() for case in cases]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.given for case in CASES])
+@pytest.mark.quick
 def test_a_bad_input_gets_one_line(no_type_checks, case):
     with pytest.raises(ValueError, match=".") as caught:
         case.call()
     assert str(caught.value) == message_of(case)
 
 
+@pytest.mark.quick
 def test_the_table_in_the_readme_is_this_one():
     assert len(CASES) + len(WORKS) >= 60
     assert (Path(__file__).parent / "README.md").read_text().endswith("\n\n" + table())
@@ -108,6 +110,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.quick
 def test_any_dtype_and_layout_is_as_its_values(name):
     data = LAYOUTS[name]
     expected = tasks.from_arrays(np.array(np.asarray(data), float), Y)

@@ -71,6 +71,7 @@ def a_report(data, dynamics, *rows):
     )
 
 
+@pytest.mark.quick
 def test_the_keys_are_distinct():
     found = keys(BIBTEX)
     assert len(found) == len(set(found)) == len(ENTRIES) == BIBTEX.count("\n@")
@@ -101,6 +102,7 @@ def test_an_entry_is_bibtex(key):
     assert re.findall(r"(?:19|20)\d\d", key) in ([], years)
 
 
+@pytest.mark.quick
 def test_every_key_that_is_looked_up_exists():
     tables = (_NAMES, _MODULES, _CLASSICAL)
     cited = {key for table in tables for found in table.values() for key in found}
@@ -227,6 +229,7 @@ def test_a_certificate_cites_the_split_bound():
 @pytest.mark.parametrize(
     "used", [3, None, "nope", "splitter", "", len, [1], np.ones((9, 9)), "a\nb"], ids=repr
 )
+@pytest.mark.quick
 def test_anything_else_is_one_line(used):
     with pytest.raises(ValueError, match="^`used` must be reports, .*, got .*$") as error:
         citation("trajectory", used)

@@ -77,6 +77,7 @@ def agree(bound, expected):
 # Each bound by hand.
 
 
+@pytest.mark.quick
 def test_vc_by_hand():
     """(3, 2, 1): W_1 = 6, W_2 = 8, R = 1*2 + 2*1 = 4, V = 2 + 14 log2(16e log2(8e)) = 107.0."""
     dimension = 2 + 14 * math.log2(16 * math.e * math.log2(8 * math.e))
@@ -112,6 +113,7 @@ def test_vc_dimension_form():
         assert log_growth((49, 64, 1), m) < exact * math.log(math.e * m / exact)
 
 
+@pytest.mark.quick
 def test_counting_by_hand():
     """W = 3*2 + 2 = 8 weights of 4 bits are 32 bits."""
     bound = counting((3, 2, 1), train_risk=0.1, num_samples=500, precision_bits=4, delta=0.05)
@@ -122,6 +124,7 @@ def test_counting_by_hand():
     assert bound.gamma is None
 
 
+@pytest.mark.quick
 def test_frobenius_by_hand():
     """Norms sqrt(26) and sqrt(5); two layers cost a factor 2."""
     unit = 2 * 2 * INPUT_NORM / math.sqrt(M)
@@ -150,6 +153,7 @@ def test_frobenius_of_three_layers():
     agree(bound, best_ramp(math.sqrt(26 * 9 * 5), unit))
 
 
+@pytest.mark.quick
 def test_path_norm_by_hand():
     """linf: 2 (3 + 4) + 1 (1 + 0) = 15; l2: 2 * 5 + 1 * 1 = 11."""
     factor = math.sqrt(2 * (2 * math.log(2) + math.log(2)))
@@ -183,6 +187,7 @@ DIAGONAL = net([[3.0, 0.0], [0.0, 2.0]], [[0.0, 4.0]])
 LOGS = (math.log(8), math.log(4))
 
 
+@pytest.mark.quick
 def test_spectral_by_hand():
     """s = (3, 4), b = (3 + 2, 4)."""
     j = above(5 / 3), 0

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_close
+from helpers import assert_close, small_data
 from typer.testing import CliRunner
 
 from nlbound_jax.cli._app import app
@@ -13,24 +13,32 @@ from nlbound_jax.cli._app import app
 pytestmark = pytest.mark.float64
 
 RUN = CliRunner()
-QUICK = ["report", "--components", "3", "--width", "4", "--end-time", "1"]
 
 
 def invoke(*args):
     return RUN.invoke(app, [str(a) for a in args])
 
 
-def test_report_prints_the_table_and_writes_files(tmp_path):
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A report on a file, of the shapes of the small data sets in `test_tfds.py`."""
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    np.savez(path, **small_data(m=200, test=60))
+    return ["report", "--dataset", path, "--width", "4", "--end-time", "1"]
+
+
+def test_report_prints_the_table_and_writes_files(quick, tmp_path):
     out = tmp_path / "new" / "folder"
-    result = invoke(*QUICK, "--out", out)
+    result = invoke(*quick, "--out", out)
     assert result.exit_code == 0, result.output
     assert "theorem-5.2-repaired" in result.stdout
     assert "Random guess: 0.5" in result.stdout
     assert sorted(p.name for p in out.iterdir()) == ["report.json", "report.png"]
 
 
-def test_json_has_only_json_on_stdout(tmp_path):
-    result = invoke(*QUICK, "--json", "--out", tmp_path)
+@pytest.mark.quick
+def test_json_has_only_json_on_stdout(quick, tmp_path):
+    result = invoke(*quick, "--json", "--out", tmp_path)
     data = json.loads(result.stdout)
     assert data == json.loads((tmp_path / "report.json").read_text())
     assert data["settings"]["width"] == 4
@@ -70,6 +78,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+@pytest.mark.quick
 def test_bad_options_get_one_line_and_status_2(args, message):
     result = invoke("report", *args)
     assert result.exit_code == 2
@@ -95,6 +104,7 @@ def test_a_file_in_the_way_of_the_output_folder(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.quick
 def test_help_needs_no_jax():
     code = (
         "import sys; sys.argv = ['nlbound', '--help']\n"
@@ -107,6 +117,7 @@ def test_help_needs_no_jax():
     assert "report" in out.stdout
 
 
+@pytest.mark.quick
 def test_bound_prints_a_table_over_ranges():
     result = invoke("bound", "--t", "1:3:2", "--epsilon", "0.001,0.1", "--train-risk", "0.2")
     assert result.exit_code == 0, result.output

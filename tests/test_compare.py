@@ -8,7 +8,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from helpers import assert_close, small_task
+from helpers import assert_close, small_data, small_task
 from typer.testing import CliRunner
 
 from nlbound_jax import Settings, report
@@ -19,7 +19,7 @@ from nlbound_jax.report._compare_plot import CLASSICAL
 
 pytestmark = pytest.mark.float64
 
-TASK = small_task()
+TASK = small_task(m=400, test=200)
 SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
 DIRECT = {"epsilon": 0.05, "delta": SMALL.delta, "precision_bits": SMALL.precision_bits}
 
@@ -89,7 +89,7 @@ def test_our_rows_agree_with_the_report(made, reported):
 
 def test_a_value_above_1_is_not_capped(made):
     row = made["vc"]
-    assert row["value"] > 1.5
+    assert row["value"] > 1.2
     printed = next(c for c in made.over_time if c["bound"] == "theorem-5.2-printed")
     assert max(printed["value"]) > 1
 
@@ -181,10 +181,7 @@ def invoke(*args):
 def test_the_command_on_a_file(tmp_path, monkeypatch):
     module = importlib.import_module("nlbound_jax.report._report")
     monkeypatch.setattr(module, "split_rows", lambda run: [])  # most of the time
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(160, 4))
-    y = np.where(x[:, 0] + 0.5 * rng.normal(size=160) > 0, 1, -1)
-    np.savez(tmp_path / "data.npz", x=x[:120], y=y[:120], x_test=x[120:], y_test=y[120:])
+    np.savez(tmp_path / "data.npz", **small_data(m=400, test=200))
     args = ["--dataset", tmp_path / "data.npz", "--width", 6, "--end-time", 1, "--quick"]
     result = invoke(*args, "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output

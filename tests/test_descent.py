@@ -7,6 +7,8 @@ from helpers import assert_close, small_task
 
 from nlbound_jax import RESULTS, dynamics, networks
 
+pytestmark = pytest.mark.quick
+
 TASK = small_task()
 NET = networks.initialize(jax.random.key(1), 4, 5, 2, epsilon=0.3, beta=0.3, dtype="float64")
 

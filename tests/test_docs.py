@@ -48,6 +48,7 @@ def anchors(page):
     return re.findall(r'<a id="([^"]+)"></a>', page)
 
 
+@pytest.mark.quick
 def test_the_api_page_is_up_to_date(page):
     # Not a comparison in an assert: pytest would print the difference of two long pages.
     stale = (ROOT / "docs" / "api.md").read_text() != page
@@ -130,6 +131,7 @@ def raises(tree):
     return found - {"typer.Exit"}
 
 
+@pytest.mark.quick
 def test_what_a_function_raises_is_documented():
     missing = []
     for name, function in FUNCTIONS.items():
@@ -139,6 +141,7 @@ def test_what_a_function_raises_is_documented():
     assert missing == []
 
 
+@pytest.mark.quick
 def test_the_members_of_a_class_are_documented():
     missing = []
     for name, cls in CLASSES.items():
@@ -165,6 +168,7 @@ def faults_of_form(doc):
             yield f"no blank line on both sides of {match.group()}"
 
 
+@pytest.mark.quick
 def test_docstrings_are_well_formed():
     documented = PUBLIC | {"nlbound_jax.citation": nlbound_jax.citation}
     docs = {name: inspect.cleandoc(value.__doc__ or "") for name, value in documented.items()}
@@ -188,6 +192,7 @@ def broken_links(path):
             yield f"{path.name} links to {target}"
 
 
+@pytest.mark.quick
 def test_relative_links_exist(tmp_path):
     assert [link for path in GUIDES for link in broken_links(path)] == []
     page = tmp_path / "page.md"
@@ -247,6 +252,7 @@ def misread(line):
         return repr(error)
 
 
+@pytest.mark.quick
 def test_the_commands_of_the_guides_are_understood():
     assert sum(line.startswith("nlbound ") for line in COMMANDS) > 9
     assert [(line, misread(line)) for line in COMMANDS if misread(line)] == []

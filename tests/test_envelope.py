@@ -194,11 +194,19 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
         others.append(eqx.filter_jit(dynamics.reference_flow)(net, task.target, ts))
     monkeypatch.setattr(_reference, "reduce_coordinates", lambda w, q: (w, q, [None, None]))
     full = dynamics.reference_flow(net, task.target, ts)
-    for name in ("linear_map", "norms", "frobenius", "residual", "envelope"):
-        for other in others:
-            assert_close(getattr(other, name), getattr(full, name), rtol=1e-6, atol=1e-9)
+    # Solves of their own: every entry is right to some ten times the tolerance, over the size of
+    # what it is an entry of. The envelope grows five hundredfold after t = 1 and magnifies that.
+    def near(one, other, times):
+        one, other = np.asarray(one), np.asarray(other)
+        size = np.abs(other).max()
+        assert_close(one, other, rtol=0, atol=times * _reference.RTOL * size)
+
+    for other in others:
+        for name in ("linear_map", "norms", "frobenius", "residual"):
+            near(getattr(other, name), getattr(full, name), 20)
+        near(other.envelope, full.envelope, 10_000)
     for w, v in zip(reduced.weights, full.weights, strict=True):
-        assert_close(w, v, rtol=1e-6, atol=1e-9)
+        near(w, v, 20)
 
 
 def test_a_linear_network_stays_with_its_reference():

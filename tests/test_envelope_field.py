@@ -160,6 +160,7 @@ def smallest(field, distance):
     return found
 
 
+@pytest.mark.quick
 def test_the_constants_are_sharp():
     found = smallest(_envelope.envelope_field, _trajectory.distance)
     print(found)

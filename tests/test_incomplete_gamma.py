@@ -66,6 +66,7 @@ def _relative_errors(values, reference):
 
 @pytest.mark.parametrize("points", [_grid(_ORDERS, _LIMITS), _random(300)], ids=["grid", "random"])
 @pytest.mark.float64
+@pytest.mark.quick
 def test_agrees_with_mpmath(points):
     values = upper_incomplete_gamma(*points)
     errors = _relative_errors(values, _reference(*points))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.float64
+pytestmark = [pytest.mark.float64, pytest.mark.quick]
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nlbound_jax"

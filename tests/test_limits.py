@@ -4,7 +4,7 @@ from helpers import assert_close
 
 from nlbound_jax import bounds, dynamics
 
-pytestmark = pytest.mark.float64
+pytestmark = [pytest.mark.float64, pytest.mark.quick]
 
 NUMBERS = {"epsilon": 0.05, "stable_rank_root": 2.0, "alignment": 0.633, "dim": 49, "kappa": 2}
 

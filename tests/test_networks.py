@@ -7,6 +7,8 @@ from helpers import assert_close, numpy_network
 
 from nlbound_jax import networks
 
+pytestmark = pytest.mark.quick
+
 KEY = jax.random.key(3)
 
 

@@ -57,6 +57,7 @@ def undocumented(value):
             yield f"{function.__qualname__} has no docstring"
 
 
+@pytest.mark.quick
 def test_public_names_are_documented_and_annotated():
     assert len(PUBLIC) > 90
     assert [(n, found) for n, value in PUBLIC.items() for found in undocumented(value)] == []
@@ -72,6 +73,7 @@ def test_what_is_not_documented_is_found():
     assert len(found) == len(expected)
 
 
+@pytest.mark.quick
 def test_no_name_is_exported_by_two_subpackages():
     names = [name.rsplit(".", 1)[1] for name in PUBLIC]
     assert len(names) == len(set(names))

@@ -11,7 +11,7 @@ from nlbound_jax.report._train import root_mean_square_residual
 
 pytestmark = pytest.mark.float64
 
-TASK = small_task()
+TASK = small_task(m=400, test=200)  # the shapes of `test_split_report.py` and `test_compare.py`
 SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
 
 
@@ -24,6 +24,7 @@ def cells(made, bound):
     return [row for row in made.bounds if row["bound"] == bound]
 
 
+@pytest.mark.quick
 def test_every_entry_has_the_keys_of_the_schema(made):
     keys = {"bound", "kappa", "ratio", "gamma", "t", "train_margin_risk", "train_ramp_risk"}
     keys |= {"capacity", "deviation", "value", "value_ramp", "test_risk", "a_priori"}
@@ -38,6 +39,7 @@ def test_every_entry_has_the_keys_of_the_schema(made):
 
 @pytest.mark.parametrize("reading", ["printed", "repaired"])
 @pytest.mark.float64
+@pytest.mark.quick
 def test_entries_agree_with_a_direct_computation(made, reading):
     """Risks by NumPy on the trained weights, terms from `theorem_5_2` on single numbers."""
     for row in cells(made, f"theorem-5.2-{reading}")[::4]:
@@ -62,7 +64,7 @@ def test_entries_agree_with_a_direct_computation(made, reading):
             stable_rank_root=np.linalg.norm(np.asarray(start[0], float)) / spectral[0],
             alignment=TASK.alignment,
             dim=4,
-            num_samples=120,
+            num_samples=400,
             cells=30,
             reading=reading,
         )
@@ -88,6 +90,7 @@ def test_best_and_end(made):
     assert end["t"] == max(r["t"] for r in rows) == float(made.trajectory.ts[-1])
 
 
+@pytest.mark.quick
 def test_json_is_plain_and_complete(made, tmp_path):
     save(made, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.png"]
@@ -113,6 +116,7 @@ def test_numbers_that_are_not_finite_become_null_with_a_reason():
     assert end["result"] == "blow_up"
 
 
+@pytest.mark.quick
 def test_the_picture_shows_what_it_says(made):
     left, right = plot(made).axes
     lines = {line.get_label(): line for line in left.lines}
@@ -124,6 +128,7 @@ def test_the_picture_shows_what_it_says(made):
     assert right.get_title()
 
 
+@pytest.mark.quick
 def test_the_table_has_a_best_and_an_end_for_each_bound(made):
     grid = table(made).renderables[0]
     assert grid.row_count == 2 * len(made.names())
@@ -140,10 +145,7 @@ def test_gradient_descent_reports_nearly_the_same(made):
 def test_without_test_data():
     from nlbound_jax import tasks
 
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(50, 3))
-    task = tasks.from_arrays(x, x[:, 0] > 0.1)
-    made = report(task, SMALL)
+    made = report(tasks.from_arrays(TASK.x, TASK.y), SMALL)
     assert made.test_risk is None
     assert made.bounds[0]["test_risk"] is None
     plot(made)
@@ -181,6 +183,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
+@pytest.mark.quick
 def test_bad_settings_get_one_line(no_type_checks, name):
     value, allowed = BAD[name]
     with pytest.raises(ValueError, match=f"^`{name}` must be {allowed}, got [^\n]*$"):

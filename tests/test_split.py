@@ -244,6 +244,7 @@ def simple(linear_norm=1.0, paths=(0.3,), grid=None, m=100, gammas=(1.0,), **cha
 
 @pytest.mark.parametrize("gamma", [0.4, 1.7])
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.quick
 def test_every_term_is_the_theorems(name, gamma):
     p = problem(name) | {"gammas": np.array([gamma])}
     found = call(p)
@@ -516,6 +517,7 @@ def loop_norms(weights, epsilon):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.quick
 def test_the_norms_of_a_network(depth):
     rng = np.random.default_rng(depth)
     for epsilon in (0.0, 0.3, 1.0):

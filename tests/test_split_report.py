@@ -29,7 +29,7 @@ def bounded_task(m=400, d=4):
 
 
 TASK = bounded_task()
-SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=4)
+SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ def theory(tmp_path_factory):
     return path
 
 
+@pytest.mark.quick
 def test_the_command_makes_continues_and_tells(tmp_path):
     out = tmp_path / "new" / "theory.zarr"
     axes = {"t": [1.0, 2.0], "beta": [0.1, 0.2, 0.3]}
@@ -119,6 +120,7 @@ def test_a_heatmap_shows_the_numbers(whole):  # noqa: F811
     assert np.array_equal(mesh_of(steps).get_array(), data["num_steps"].T)
 
 
+@pytest.mark.quick
 def test_a_heatmap_leaves_out_what_is_missing_and_caps_what_is_infinite(theory):
     data = xr.open_zarr(theory, chunks=None).load()
     data["value"][0, 0, 0, 0] = np.nan

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from helpers import TIMEOUT
 from test_sweep import (  # noqa: F401
+    assert_near_store,
     assert_same_store,
     config,
     marks,
@@ -57,12 +58,13 @@ def toml(config, tmp_path_factory):  # noqa: F811
 @pytest.mark.float64
 @pytest.mark.slow
 def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
+    """Other lanes to a device, so another program."""
     out = tmp_path / "four.zarr"
     flag = "--xla_force_host_platform_device_count=4"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     finish(start("--config", toml, "--out", out, XLA_FLAGS=flags))
     assert sweep_status(out).processes == {"shard 1/1 on cpu x 4": 4}
-    assert_same_store(out, whole)
+    assert_near_store(out, whole)
 
 
 @pytest.mark.float64
@@ -102,6 +104,7 @@ main()
 
 
 @pytest.mark.float64
+@pytest.mark.skipif("NLBOUND_SHAKE" in os.environ, reason="the other process is not shaken")
 def test_a_killed_sweep_goes_on_where_it_stopped(config, tmp_path):  # noqa: F811
     many = with_settings(config, axes={"epsilon": [0.01, 0.1], "seed": list(range(9))})
     out, again = tmp_path / "killed.zarr", tmp_path / "whole.zarr"

@@ -156,7 +156,8 @@ def test_a_moving_kink_is_missed_by_the_frozen_derivative():
 
 @pytest.mark.parametrize(("depth", "epsilon"), [(2, 0.2), (3, 0.2), (2, 1.0), (3, 0.0)])
 def test_frozen_is_central_where_no_kink_is_crossed(depth, epsilon):
-    """Also at 0 and 1, where the quotient is one-sided."""
+    """Also at 0 and 1, where the quotient is one-sided. The solves are right to some 1e-9, their
+    quotients over a step of 5e-4 to 1e-5 (its truncation is a tenth of that)."""
     run = dynamics.tau_derivative(
         make(depth, epsilon, beta=1.0, task=CALM),
         CALM,
@@ -166,9 +167,9 @@ def test_frozen_is_central_where_no_kink_is_crossed(depth, epsilon):
     )
     assert int(run.crossings[-1]) == 0
     for frozen, central in zip(run.frozen, run.central, strict=True):
-        assert relative(frozen, central) < 1e-6
+        assert relative(frozen, central) < 1e-5
         assert float(jnp.max(jnp.abs(central))) > 1e-3
-    assert float(jnp.max(run.gap)) < 1e-6
+    assert float(jnp.max(run.gap)) < 1e-5
 
 
 def test_at_a_linear_network_no_kink_matters():

@@ -9,7 +9,7 @@ from helpers import assert_close, oracle_u_log_v, traced_anew
 from nlbound_jax import RESULTS, bounds
 from nlbound_jax.bounds import _theorem52
 
-pytestmark = pytest.mark.float64
+pytestmark = [pytest.mark.float64, pytest.mark.quick]
 
 mp.mp.dps = 40
 BASE = {

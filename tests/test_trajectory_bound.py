@@ -5,7 +5,7 @@ from helpers import assert_close
 
 from nlbound_jax import RESULTS, bounds
 
-pytestmark = pytest.mark.float64
+pytestmark = [pytest.mark.float64, pytest.mark.quick]
 
 A, F, X = np.array([0.5, 0.4]), np.array(0.8), np.array([0.02, 0.03])
 BASE = {"epsilon": 0.2, "gamma": 0.5, "dim": 49, "num_samples": 60000}
