@@ -8,6 +8,7 @@ import math
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -493,8 +494,6 @@ THEORY = {
 
 @pytest.mark.quick
 def test_the_theory_alone_has_the_numbers_of_a_grid(tmp_path):
-    import jax
-
     data = nlbound_jax.sweep(THEORY, tmp_path / "theory.zarr")
     assert data.attrs["depth"] == 3
     axes = SweepConfig.load(THEORY).axes
@@ -590,4 +589,5 @@ def test_shards_fill_one_store(config, whole, tmp_path):
     assert not np.isnan(first["value"][[1, 3]]).any()
     nlbound_jax.sweep(config, out, shard=(0, 2))
     assert_same_store(out, whole)
-    assert sweep_status(out).processes.keys() == {"shard 1/2 on cpu x 1", "shard 2/2 on cpu x 1"}
+    devices = f"cpu x {jax.local_device_count()}"
+    assert sweep_status(out).processes.keys() == {f"shard {i}/2 on {devices}" for i in (1, 2)}

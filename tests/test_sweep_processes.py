@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 import xarray as xr
 from helpers import TIMEOUT
@@ -60,9 +61,7 @@ def toml(config, tmp_path_factory):  # noqa: F811
 def test_four_devices_give_the_store_of_one(toml, whole, tmp_path):  # noqa: F811
     """Other lanes to a device, so another program."""
     out = tmp_path / "four.zarr"
-    flag = "--xla_force_host_platform_device_count=4"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    finish(start("--config", toml, "--out", out, XLA_FLAGS=flags))
+    finish(start("--config", toml, "--out", out, JAX_NUM_CPU_DEVICES="4"))
     assert sweep_status(out).processes == {"shard 1/1 on cpu x 4": 4}
     assert_near_store(out, whole)
 
@@ -79,7 +78,9 @@ def test_two_processes_under_one_runtime_give_the_store_of_one(toml, whole, tmp_
     said = [finish(process) for process in both]
     assert "12 of 12 flows done, 4 of 4 pieces" in said[0]
     assert said[1] == ""
-    assert sweep_status(out).processes == {"shard 1/2 on cpu x 1": 2, "shard 2/2 on cpu x 1": 2}
+    devices = f"cpu x {jax.local_device_count()}"
+    shards = {f"shard 1/2 on {devices}": 2, f"shard 2/2 on {devices}": 2}
+    assert sweep_status(out).processes == shards
     assert_same_store(out, whole)
 
 
@@ -132,7 +133,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_pieces(config, tmp_path):  # noqa: F811
+def test_memory_does_not_grow_with_the_number_of_pieces(config, optimized, tmp_path):  # noqa: F811
     """Peak of the process in MB for few and for many pieces of the same size."""
     peaks = []
     for seeds in (16, 160):
