@@ -112,6 +112,7 @@ def test_products_are_exact_unless_told_otherwise(told, expected):
     assert all(f"precision=Precision.{expected}" in line.replace("(", "") for line in products)
 
 
+@pytest.mark.float64
 def test_the_command_keeps_compiled_programs(tmp_path, monkeypatch):
     """Where the user's cache is, unless the user says otherwise; nothing where it cannot write."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -294,6 +294,7 @@ def test_bad_arguments_get_one_line(no_type_checks):
         dynamics.reference_flow(net, TASK.target, np.array([-1.0]))
 
 
+@pytest.mark.float64
 def test_mnist_takes_some_twenty_steps(mnist7, optimized):
     net = networks.initialize(
         jax.random.key(0), 49, 64, 2, epsilon=0.001, beta=0.001, dtype="float32"

@@ -79,6 +79,7 @@ def test_no_name_is_exported_by_two_subpackages():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.float64
 def test_the_root_is_lazy_and_complete():
     code = (
         "import sys, nlbound_jax; assert 'jax' not in sys.modules; "

@@ -14,6 +14,8 @@ import pytest
 from nlbound_jax import RESULTS, Settings, dynamics, report, tasks
 from nlbound_jax.report import load_run, save_run
 
+pytestmark = pytest.mark.float64
+
 REFUSED = "^`path` must be a run saved by `save_run`, got '.*{name}': {reason}[^\n]*\\.$"
 
 

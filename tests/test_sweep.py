@@ -1,4 +1,8 @@
-"""Sweeps: configuration, pieces, results, failures, and what happens to a damaged store."""
+"""Sweeps: configuration, pieces, results, failures, and what happens to a damaged store.
+
+Bounds are in float64 and flows in float32 whatever JAX's default is, so in float32 only the numbers
+are looked at again.
+"""
 
 import dataclasses
 import functools
@@ -95,6 +99,7 @@ def assert_same_store(one, other):
 
 
 @pytest.mark.quick
+@pytest.mark.float64
 def test_a_toml_file_is_what_its_mapping_is(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(
@@ -186,6 +191,7 @@ BAD = [
 
 @pytest.mark.parametrize(("axes", "settings", "compute", "message"), BAD)
 @pytest.mark.quick
+@pytest.mark.float64
 def test_a_bad_entry_is_named_before_any_work(axes, settings, compute, message, tmp_path):
     tables = {"axes": axes, "settings": settings, "compute": compute}
     with pytest.raises(ValueError, match="`") as error:
@@ -195,6 +201,7 @@ def test_a_bad_entry_is_named_before_any_work(axes, settings, compute, message, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.float64
 def test_other_bad_arguments_are_named(tmp_path, config, npz):
     out, task = tmp_path / "out.zarr", small_task()
     named = [
@@ -229,6 +236,7 @@ def test_other_bad_arguments_are_named(tmp_path, config, npz):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 16, 100])
 @pytest.mark.quick
+@pytest.mark.float64
 def test_pieces_cover_every_place_once_and_fill_one_chunk(chunk):
     axes = {"epsilon": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "depth": [2, 3], "kappa": [1, 2]}
     axes |= {"seed": list(range(5)), "side": [7, 14], "beta": [0.1, 0.2, 0.3]}
@@ -340,6 +348,7 @@ def test_a_sweep_has_the_numbers_of_the_reports(whole, npz):
         assert_near_report(cell, one_report(npz, epsilon, seed, kappa))
 
 
+@pytest.mark.float64
 def test_the_store_says_what_it_is(whole, npz):
     data = xr.open_zarr(whole, chunks=None)
     assert list(data["bound"].values) == NAMES
@@ -394,6 +403,7 @@ def test_a_lane_that_fails_is_recorded_and_the_others_go_on(npz, config, equal_s
 
 
 @pytest.mark.slow
+@pytest.mark.float64
 def test_a_lane_that_stopped_early_has_the_numbers_of_its_report(
     npz, config, equal_steps, tmp_path
 ):
@@ -403,6 +413,7 @@ def test_a_lane_that_stopped_early_has_the_numbers_of_its_report(
     assert_is_report(data.sel(seed=0, end_time=9.0, epsilon=0.1), made)
 
 
+@pytest.mark.float64
 def test_a_network_that_begins_beyond_its_end_is_recorded(npz, config, tmp_path):
     late = with_settings(config, {"beta": [0.001, 0.9]}, compute={"keep": ["trajectory"]})
     del late["settings"]["end_time"]
@@ -412,6 +423,7 @@ def test_a_network_that_begins_beyond_its_end_is_recorded(npz, config, tmp_path)
     assert "value" not in data
 
 
+@pytest.mark.float64
 def test_gradient_descent_and_its_divergence(npz, config, tmp_path):
     settings = {"dynamics": "gd", "end_time": 0.5}
     axes = {"beta": [0.01, 100.0], "kappa": [1, 2], "seed": [0, 2]}
@@ -446,6 +458,7 @@ def test_float64_is_refused_without_x64(tmp_path, config):
 
 
 @pytest.mark.slow
+@pytest.mark.float64
 def test_axes_of_data_and_shapes(npz, config, equal_steps, tmp_path):
     axes = {"width": [3, 4], "seed": [0, 1], "components": [2, 3], "init": ["default", "rank-one"]}
     wide = with_settings(config, axes, epsilon=0.1, max_steps=41)
@@ -493,6 +506,7 @@ THEORY = {
 
 
 @pytest.mark.quick
+@pytest.mark.float64
 def test_the_theory_alone_has_the_numbers_of_a_grid(tmp_path):
     data = nlbound_jax.sweep(THEORY, tmp_path / "theory.zarr")
     assert data.attrs["depth"] == 3
@@ -513,6 +527,7 @@ def test_the_theory_alone_has_the_numbers_of_a_grid(tmp_path):
 # --- Resuming
 
 
+@pytest.mark.float64
 def test_what_is_complete_is_not_computed_again(copy, config, whole):
     before = marks(copy)
     nlbound_jax.sweep(config, copy)
@@ -521,6 +536,7 @@ def test_what_is_complete_is_not_computed_again(copy, config, whole):
 
 
 @pytest.mark.parametrize("damage", ["cut", "no chunk", "other bits", "cut mark", "no mark"])
+@pytest.mark.float64
 def test_a_half_written_piece_is_computed_again(damage, copy, config, whole):
     before = marks(copy)
     chunk, mark = copy / "value" / "2.0.0.0", copy / ".pieces" / "2.json"
@@ -541,6 +557,7 @@ def test_a_half_written_piece_is_computed_again(damage, copy, config, whole):
     assert_same_store(copy, whole)
 
 
+@pytest.mark.float64
 def test_a_store_of_another_configuration_is_refused(copy, config, npz, tmp_path):
     before = chunks(copy)
     other = [
@@ -580,6 +597,7 @@ def test_a_store_of_another_configuration_is_refused(copy, config, npz, tmp_path
         sweep_status(tmp_path / "folder")
 
 
+@pytest.mark.float64
 def test_shards_fill_one_store(config, whole, tmp_path):
     out = tmp_path / "shards.zarr"
     first = nlbound_jax.sweep(config, out, shard=(1, 2))

@@ -15,6 +15,8 @@ from nlbound_jax import figures
 from nlbound_jax.cli._app import app
 from nlbound_jax.cli._sweep import duration
 
+pytestmark = pytest.mark.float64
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -4,6 +4,8 @@ from helpers import assert_close, small_task
 
 from nlbound_jax import tasks
 
+pytestmark = pytest.mark.float64
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3))
 Y = np.where(X[:, 0] + 0.3 * RNG.normal(size=30) > 0, 1, -1)
