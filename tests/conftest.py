@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -86,6 +87,12 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker(other)]
+
+
+def pytest_collection_finish(session):
+    """What is loaded by now stays: the garbage collector need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

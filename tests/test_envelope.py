@@ -157,7 +157,8 @@ def adversarial(beta, epsilon, t1):
     """d = n = 1, x = +-1, y = 1: every sample pulls the same way, and the constants are sharp."""
     x, y = jnp.array([[1.0, -1.0]]), jnp.ones(2)
     weights = (jnp.full((1, 1), beta), jnp.full((1, 1), beta))
-    return measure(weights, jnp.asarray(epsilon), x, y, x, jnp.array([t1]))
+    ts = jnp.array([t1])
+    return jax.jit(lambda: measure(weights, jnp.asarray(epsilon), x, y, x, ts))()
 
 
 def test_the_constants_of_the_sources_are_sharp():

@@ -147,22 +147,19 @@ CASES = {
 }
 
 
-def smallest(field, distance):
-    """The smallest slack of every case, over layers, Q and c Q, and both bounds of ell."""
-    found = {}
+def slacks(field, distance):
+    """(case, the smallest slack over layers, Q and c Q) for every case and both bounds of ell."""
     for name, cases in CASES.items():
-        values = [
-            np.asarray(ratios(field, distance, *case, known))
-            for case in cases
-            for known in (True, False)
-        ]
-        found[name] = min(np.nanmin(v) for v in values)
-    return found
+        for case in cases:
+            for known in (True, False):
+                yield name, np.nanmin(np.asarray(ratios(field, distance, *case, known)))
 
 
 @pytest.mark.quick
 def test_the_constants_are_sharp():
-    found = smallest(_envelope.envelope_field, _trajectory.distance)
+    found = {}
+    for name, slack in slacks(_envelope.envelope_field, _trajectory.distance):
+        found[name] = min(slack, found.get(name, np.inf))
     print(found)
     assert min(found.values()) > 1 - 1e-7
     for name, slack in found.items():
@@ -197,14 +194,17 @@ def test_a_constant_lowered_by_5_percent_is_caught(text, mutation):
     assert source.count(text) == 1
     scope = dict(vars(_envelope))
     exec(source.replace(text, mutation), scope)
-    assert min(smallest(scope["envelope_field"], _trajectory.distance).values()) < 0.999
+    # The first case that it fails is enough.
+    found = slacks(scope["envelope_field"], _trajectory.distance)
+    assert any(slack < 0.999 for _, slack in found)
 
 
 def test_a_deviation_lowered_by_5_percent_is_caught():
     def mutant(*a):
         return 0.95 * _trajectory.distance(*a)
 
-    assert smallest(_envelope.envelope_field, mutant)["cube"] < 0.951
+    found = slacks(_envelope.envelope_field, mutant)
+    assert min(slack for name, slack in found if name == "cube") < 0.951
 
 
 def test_the_default_initial_residual_is_sharp():
