@@ -195,6 +195,7 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
         others.append(eqx.filter_jit(dynamics.reference_flow)(net, task.target, ts))
     monkeypatch.setattr(_reference, "reduce_coordinates", lambda w, q: (w, q, [None, None]))
     full = dynamics.reference_flow(net, task.target, ts)
+
     # Solves of their own: every entry is right to some ten times the tolerance, over the size of
     # what it is an entry of. The envelope grows five hundredfold after t = 1 and magnifies that.
     def near(one, other, times):

@@ -1,5 +1,4 @@
 import equinox as eqx
-import jax
 import numpy as np
 import pytest
 import xarray as xr

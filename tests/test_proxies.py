@@ -13,6 +13,7 @@ RTOL, ATOL = (1e-11, 1e-13) if X64 else (2e-4, 2e-5)
 
 pytestmark = pytest.mark.quick
 
+
 def pair(epsilon=0.4, depth=3):
     keys = jax.random.split(jax.random.key(5))
     make = [networks.initialize(k, 4, 6, depth, epsilon=epsilon, beta=0.9) for k in keys]
