@@ -162,17 +162,17 @@ def test_deeper_networks_have_their_own_unit_of_time():
     assert_close(scaled[1:], [1.0, 0.5], rtol=0.02)
 
 
-def test_the_blow_up_of_a_deep_bound_is_drawn_as_a_gap():
-    values = made(6).sel(case="L = 3").copy(deep=True)
-    values["value"][-1] = math.inf
-    data = made(6).copy(deep=True)
-    data["value"].loc[{"case": "L = 3"}] = values["value"]
-    axis = FIGURES[6].draw(data).axes[1]
+def test_a_blow_up_is_drawn_as_a_gap():
+    data = made(1).copy(deep=True)
+    data["value"][{"case": 1, "step": -1}] = math.inf
+    axis = FIGURES[1].draw(data).axes[1]
     assert np.isinf(axis.lines[0].get_ydata()[-1])
     assert axis.get_ylim() == (0, 1.05)
 
 
-@pytest.mark.parametrize("n", FIGURES)
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=pytest.mark.slow if n == 6 else ()) for n in FIGURES]
+)
 def test_lines_are_the_data_also_after_a_round_trip(n, tmp_path):
     save_data(made(n), tmp_path / "figure.zarr")
     data = load_data(tmp_path / "figure.zarr")
