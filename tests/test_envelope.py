@@ -197,10 +197,11 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
     full = dynamics.reference_flow(net, task.target, ts)
 
     # Solves of their own: every entry is right to some ten times the tolerance, over the size of
-    # what it is an entry of. The envelope grows five hundredfold after t = 1 and magnifies that.
+    # what it is an entry of. The envelope grows five hundredfold after t = 1 and magnifies that
+    # (at depth 3 it blows up between two times, in all of them).
     def near(one, other, times):
         one, other = np.asarray(one), np.asarray(other)
-        size = np.abs(other).max()
+        size = np.abs(other[np.isfinite(other)]).max()
         assert_close(one, other, rtol=0, atol=times * _reference.RTOL * size)
 
     for other in others:
