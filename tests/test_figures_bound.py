@@ -205,20 +205,19 @@ def test_relative_margins_and_the_overlay_are_those_of_a_report(tmp_path):
     data = FIGURES[4].compute(preset)
     chosen = Settings(width=4, epsilon=0.01, seed=1, num_times=4, ratios=(1.0, 10.0, 100.0))
     run = report(preset.task(7), chosen)
+    # Two compilations of one adaptive solve: a few of 60,000 samples lie so near a margin.
+    few = 3e-4
     for reading in ("printed", "repaired"):
         rows = [r for r in run.bounds if r["bound"] == f"theorem-5.2-{reading}"]
         found = data.sel(reading=reading)
         for key, variable in (("gamma", "gamma"), ("deviation", "deviation")):
             direct = np.reshape([r[key] for r in rows], (4, 3))
             assert_close(found[variable][0], direct, rtol=1e-6)
-        assert_close(
-            found["value"][0].values.clip(max=1.0),
-            np.reshape([r["value"] for r in rows], (4, 3)),
-            rtol=1e-6,
-        )
+        direct = np.reshape([r["value"] for r in rows], (4, 3))
+        assert_close(found["value"][0].values.clip(max=1.0), direct, rtol=0, atol=few)
     for name in ("trajectory", "split-a-priori"):
         direct = [row["value"] for row in run.over_time(name)]
-        assert_close(data["overlay"].sel(bound=name)[0], direct, rtol=1e-6)
+        assert_close(data["overlay"].sel(bound=name)[0], direct, rtol=0, atol=few)
     save_data(data, tmp_path / "figure.zarr")
     axis = FIGURES[4].draw(load_data(tmp_path / "figure.zarr")).axes[0]
     labels = [line.get_label() for line in axis.lines]
