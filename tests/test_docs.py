@@ -255,7 +255,7 @@ def misread(line):
 @pytest.mark.quick
 def test_the_commands_of_the_guides_are_understood():
     assert sum(line.startswith("nlbound ") for line in COMMANDS) > 9
-    assert [(line, misread(line)) for line in COMMANDS if misread(line)] == []
+    assert {line: fault for line in COMMANDS if (fault := misread(line))} == {}
     for line in ("make nothing", "nlbound none --t 1", "nlbound bound --t 1 --no-such"):
         assert misread(line)
 
