@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from .._colours import COLOURS
 from .._results import RESULTS
 from ..dynamics import gradient_flow
 from ..networks import LeakyMLP, initialize
-from ..report._plot import COLOURS
 from ..tasks import Task, from_arrays
 from ._common import Preset
 

@@ -18,13 +18,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .._colours import COLOURS
 from .._results import RESULTS
 from .._types import WeightsOverTime
 from ..bounds import optimistic_bound
 from ..bounds._optimistic import OPTIMISTIC
 from ..dynamics import gradient_flow, learning_time, reference_flow
 from ..networks import CorrectedMLP, LeakyMLP, initialize
-from ..report._plot import COLOURS
 from ..tasks import Task
 from ._common import Preset
 from ._figure7 import problem

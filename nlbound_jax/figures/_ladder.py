@@ -8,8 +8,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import _validate
+from .._colours import COLOURS
+from ..ladder import colour_of
 from ..report import Settings, report
-from ..report._plot import COLOURS
 from ..tasks import Task
 from ._common import Preset
 
@@ -93,7 +94,7 @@ def plot_ladder(data: xr.Dataset) -> Figure:
     axis = figure.subplots()
     for name in data["bound"].values:
         line = data["value"].sel(bound=name)
-        axis.semilogx(data["epsilon"], line, "o-", ms=3, label=name, color=COLOURS[name])
+        axis.semilogx(data["epsilon"], line, "o-", ms=3, label=name, color=colour_of(name))
     axis.semilogx(
         data["epsilon"],
         data["test_risk_at_end"],

@@ -6,28 +6,33 @@ from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from diffrax import SaveAt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from .._colours import COLOURS
+from .._results import RESULTS, outcome
 from .._types import Reading
-from ..dynamics import gradient_flow, reference_flow
-from ..dynamics._flow import default_controller
-from ..report import Settings
-from ..report._ladder import Run, theorem_rows, trajectory_rows
-from ..report._plot import COLOURS
-from ..report._split import split_rows
-from ..report._train import end_time, risks, root_mean_square_residual, start
+from ..ladder import (
+    EnvelopeTrajectoryBound,
+    Run,
+    SplitAPriori,
+    Theorem52Bound,
+    colour_of,
+    configured,
+    risks,
+)
+from ..ladder import evaluate as evaluate_bounds
+from ..report import Settings, end_time, train
 from ..tasks import Task
 from ._common import Preset
 
 RATIOS = (1.0, 10.0, 100.0)
 READINGS: tuple[Reading, ...] = ("printed", "repaired")
-OVERLAY = ("trajectory", "split-a-priori")
+THEOREM = tuple(Theorem52Bound(reading) for reading in READINGS)
+OVERLAY = (EnvelopeTrajectoryBound(), SplitAPriori())
 CELLS = "the (t, ratio) cells of one case, over which its union bound is taken"
 
 
@@ -46,62 +51,45 @@ def settings(preset: Preset, **changes: Any) -> Settings:
 
 
 def _train(preset: Preset, task: Task, settings: Settings, horizon: float, rtol: float) -> Run:
-    """The network along its gradient flow, and its risks at the margins of the figure."""
-    net, t1 = start(task, settings), horizon * end_time(task, settings)
-    ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=settings.dtype)[1:]
-    trajectory = gradient_flow(
-        net,
-        task,
-        t1=t1,
-        saveat=SaveAt(ts=jnp.minimum(ts, jnp.asarray(t1, ts.dtype))),
-        stepsize_controller=default_controller(net.weights, rtol),
-    )
-    reference = reference_flow(
-        net,
-        task.target,
-        np.asarray(trajectory.ts, float),
-        envelope=preset.overlay,
-        initial_residual=root_mean_square_residual(net, task),
-    )
-    unit = settings.beta**settings.depth
-    scale = reference.scale if preset.relative_gamma else np.full(settings.num_times, unit)
-    gammas = np.asarray(scale)[:, None] / np.asarray(settings.ratios)
-    found = risks(trajectory, task, gammas)
-    return Run(task, settings, net, trajectory, reference, gammas, found)
+    """The network along its gradient flow, and the reference network; margins relative to its
+    outputs."""
+    end = horizon * end_time(task, settings)
+    chosen = dataclasses.replace(settings, end_time=end, rtol=rtol)
+    run = train(task, chosen, envelope=preset.overlay)
+    if run.trajectory.result != RESULTS.successful:
+        raise RuntimeError(f"{task.name}, {settings}: {outcome(run.trajectory.result)}")
+    return run
 
 
-def _table(run: Run, rows: list[dict[str, Any]], key: str) -> np.ndarray:
-    return np.asarray([row[key] for row in rows], float).reshape(run.gammas.shape)
+def _paper_margins(run: Run, settings: Settings) -> Run:
+    """The run at the paper's margins, multiples of $\\beta^L$."""
+    gammas = np.full(run.scale.shape, settings.beta**settings.depth)[:, None]
+    return eqx.tree_at(lambda run: run.gammas, run, gammas / np.asarray(settings.ratios))
 
 
-def _theorem(run: Run) -> dict[str, np.ndarray]:
+def _theorem(run: Run, settings: Settings) -> dict[str, np.ndarray]:
     """Theorem 5.2 in both readings; `deviation` is `(times ratios readings)`."""
-    rows = [theorem_rows(run, reading) for reading in READINGS]
+    bounds = configured(THEOREM, **vars(settings))
+    terms = list(evaluate_bounds(bounds, run, settings.delta).values())
+    train_risk, test_risk = risks(run)
     return {
         "t": np.asarray(run.trajectory.ts, float),
         "gamma": run.gammas,
-        "train_margin_risk": np.asarray(run.risks.margin, float),
-        "capacity": np.asarray(rows[0][0]["capacity"]),
-        "deviation": np.stack([_table(run, r, "deviation") for r in rows], axis=-1),
-        "scale": np.asarray(run.reference.scale),
-        "train_risk": np.asarray(run.risks.train, float),
-        "test_risk": np.asarray(run.risks.test, float),
+        "train_margin_risk": terms[0].margin_risk,
+        "capacity": terms[0].complexity[0, 0],
+        "deviation": np.stack([one.rest for one in terms], axis=-1),
+        "scale": run.scale,
+        "train_risk": train_risk,
+        "test_risk": np.asarray(test_risk, float),
     }
 
 
-def _trajectory(run: Run) -> np.ndarray:
-    """The trajectory bound at margins relative to the reference network's outputs, the best one
-    at each time; the union over the cells is paid for."""
-    gammas = np.asarray(run.reference.scale)[:, None] / np.asarray(run.settings.ratios)
-    run = run._replace(gammas=gammas, risks=risks(run.trajectory, run.task, gammas))
-    return _table(run, trajectory_rows(run, measured=False), "value").min(axis=1)
-
-
-def _split(run: Run) -> np.ndarray:
-    """The split bound a priori at each time."""
-    # Without a norm known beforehand the costly version without the plug-in is left out.
-    run = run._replace(task=eqx.tree_at(lambda task: task.norm_bound, run.task, None))
-    return np.asarray([r["value"] for r in split_rows(run) if r["bound"] == OVERLAY[1]])
+def _overlay(run: Run, settings: Settings, *names: str) -> dict[str, np.ndarray]:
+    """Bounds drawn over the paper's, each at its best margin at every time; the union over the
+    cells is paid for."""
+    bounds = [b for b in configured(OVERLAY, **vars(settings)) if b.name in names]
+    found = evaluate_bounds(bounds, run, settings.delta)
+    return {name: np.minimum(1.0, terms.value).min(axis=1) for name, terms in found.items()}
 
 
 def _case_coordinates(case: Case, run: Run) -> dict[str, Any]:
@@ -152,18 +140,24 @@ def evaluate(
     horizon = 1.0 if preset.relative_gamma else horizon
     tasks = {side: preset.task(side) for side in {case.side for case in cases}}
     runs: dict[Any, Run] = {}
-    overlays, tables, coordinates = {}, [], []
+    shared: dict[Any, dict[str, np.ndarray]] = {}
+    tables, coordinates = [], []
+    trajectory, split = (bound.name for bound in OVERLAY)
     with jax.enable_x64(True):
         for case in cases:
-            key = (case.side, dataclasses.replace(case.settings, kappa=2, precision_bits=32))
+            chosen = case.settings
+            key = (case.side, dataclasses.replace(chosen, kappa=2, precision_bits=32))
             if key not in runs:
-                task = tasks[case.side]
-                runs[key] = _train(preset, task, case.settings, horizon, rtol)
-            run = runs[key]._replace(settings=case.settings)
-            table = _theorem(run)
+                runs[key] = _train(preset, tasks[case.side], chosen, horizon, rtol)
+            run = runs[key]
+            at = run if preset.relative_gamma else _paper_margins(run, chosen)
+            table = _theorem(at, chosen)
             if preset.overlay:
-                overlays.setdefault(key, _split(run))
-                table["overlay"] = np.stack([_trajectory(run), overlays[key]], axis=-1)
+                # The split bound knows neither kappa nor p.
+                lines = shared.setdefault(key, {}) or _overlay(run, chosen, split)
+                shared[key] = lines
+                lines = lines | _overlay(run, chosen, trajectory)
+                table["overlay"] = np.stack([lines[trajectory], lines[split]], axis=-1)
             tables.append(table)
             coordinates.append(_case_coordinates(case, run))
     data = _dataset(preset, cases, tables, coordinates)
@@ -195,7 +189,7 @@ def _dataset(preset: Preset, cases, tables, coordinates) -> xr.Dataset:
             "reading": list(READINGS),
             "t": ts,
             **labels,
-            **({"bound": list(OVERLAY)} if preset.overlay else {}),
+            **({"bound": [bound.name for bound in OVERLAY]} if preset.overlay else {}),
         },
         attrs={k: v[0] if len(set(v)) == 1 else v for k, v in common.items()},
     )
@@ -244,7 +238,7 @@ def _panel(axis: Axes, data: xr.Dataset, column: Column, reading: Reading) -> No
     case = data.sel(case=column.case)
     unit = float(case["time_unit"])
     ts = case["t"].values / unit
-    shades = _shades(COLOURS[f"theorem-5.2-{reading}"])
+    shades = _shades(next(b.colour for b in THEOREM if b.reading == reading))
     ratios = data["ratio"].values.tolist()
     for ratio, shade in zip(ratios, shades, strict=True):
         line = column.values.sel(reading=reading, ratio=ratio).values
@@ -252,7 +246,7 @@ def _panel(axis: Axes, data: xr.Dataset, column: Column, reading: Reading) -> No
         axis.plot(ts, line, color=shade, label=label)
     for name in data["bound"].values.tolist() if "overlay" in data else []:
         line = case["overlay"].sel(bound=name).values
-        axis.plot(ts, line, "-.", lw=1.2, color=COLOURS[name], label=name)
+        axis.plot(ts, line, "-.", lw=1.2, color=colour_of(name), label=name)
     axis.plot(ts, case["test_risk"].values, "--", color=COLOURS["test"], label="true test error")
     axis.axhline(0.5, ls=":", color=COLOURS["guess"], label="random guess")
     best = float(column.values.sel(reading=reading).min())

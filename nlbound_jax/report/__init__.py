@@ -20,3 +20,9 @@ from ._seeds import spread as spread
 from ._seeds import spread_table as spread_table
 from ._settings import Settings as Settings
 from ._table import table as table
+from ._train import NothingToLearn as NothingToLearn
+from ._train import end_time as end_time
+from ._train import save_times as save_times
+from ._train import start_network as start_network
+from ._train import train as train
+from ._train import train_network as train_network

@@ -1,5 +1,6 @@
 """The split bound of a network that was trained elsewhere."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -7,16 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _validate
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
+from .. import _validate, ladder
+from ..ladder import AbstractBound
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
-from ._split import Inputs, Scored, a_posteriori, entry, held_out_trace, margins_of, prepare
-
-
-@eqx.filter_jit
-def _certify(net: LeakyMLP, inputs: Inputs, delta) -> dict[str, Scored]:
-    return a_posteriori(net, margins_of(net, inputs), inputs, delta)
+from ._report import summary
+from ._rows import row
 
 
 class Certificate(eqx.Module):
@@ -24,8 +21,8 @@ class Certificate(eqx.Module):
 
     **Attributes:**
 
-    - `bounds`: one dictionary for each version of the split bound, with the keys of a report's
-        entry that belong to a single network.
+    - `bounds`: one dictionary for each bound, with the keys of a report's entry, in its best
+        margin; `t` is `None`.
     - `network`: the network on whitened inputs, a [`LeakyMLP`][].
     - `train_risk`, `test_risk`: fractions misclassified; `test_risk` is `None` without test data.
     - `held_out_trace`: the mean of $\\|\\tilde x\\|^2$ over the test set, beside d, or `None`.
@@ -40,11 +37,11 @@ class Certificate(eqx.Module):
     delta: float = eqx.field(static=True)
 
     def __getitem__(self, name: str) -> dict[str, Any]:
-        """The entry of a version.
+        """The entry of a bound.
 
         **Arguments:**
 
-        - `name`: `"split-a-posteriori"` or `"split-no-plug-in"`.
+        - `name`: such as `"split-a-posteriori"` or `"split-no-plug-in"`.
 
         **Returns:**
 
@@ -68,6 +65,7 @@ def certify(
     *,
     delta: float = 0.01,
     inputs: Literal["whitened", "raw"] = "whitened",
+    bounds: Sequence[AbstractBound] | None = None,
 ) -> Certificate:
     """A generalization bound for a network that was trained in any way: by any optimizer, for
     any number of steps, from any start. The split bound holds for all weights at once, so no
@@ -86,6 +84,7 @@ def certify(
         `task.transform` takes them, up to a positive factor (which changes nothing: networks
         without biases are homogeneous). Of a raw first layer the part in the span of the
         training inputs is kept.
+    - `bounds`: bounds of the ladder that need nothing but a network; by default all of ours.
 
     **Returns:**
 
@@ -99,7 +98,7 @@ def certify(
     """
     delta = _validate.scalar("delta", delta, low=0, high=1, open_low=True, open_high=True)
     inputs = _validate.member("inputs", inputs, ("whitened", "raw"))
-    net = checked("net", net)
+    net = check_network("net", net)
     task = _validate.instance("task", task, Task)
     width = net.weights[0].shape[1]
     expected = task.rank if inputs == "whitened" else task.transform.matrix.shape[0]
@@ -107,16 +106,22 @@ def certify(
         raise ValueError(
             f"`net` must have {expected} inputs ({inputs} ones of the task), got {width}."
         )
+    if bounds is None:
+        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), task, known=())
+    bounds = ladder.checked_bounds(bounds, task, known=())
     with jax.enable_x64(True):
         if inputs == "raw":
             back = task.transform.inverse(np.eye(task.rank)).T
             first = jnp.asarray(np.asarray(net.weights[0], float) @ back, net.weights[0].dtype)
             net = LeakyMLP((first, *net.weights[1:]), net.epsilon)
-        scored = _certify(net, prepare(task, net.weights[0].dtype, delta), jnp.asarray(delta))
-        trace = held_out_trace(task)
-        rows = [entry(name, found, trace, net.depth) for name, found in scored.items()]
+        terms = ladder.evaluate_network(bounds, net, task, delta)
         test = None
         if task.x_test is not None and task.y_test is not None:
             test = _risk(net, task.x_test, task.y_test)
         train = _risk(net, task.x, task.y)
-    return Certificate(rows, net, train, test, trace, delta)
+    rows = [
+        row(bound, found.at(int(found.best_margins())), bound.assumes(task), test)
+        for bound in bounds
+        for found in (terms[bound.name],)
+    ]
+    return Certificate(rows, net, train, test, summary(task)["held_out_trace"], delta)

@@ -1,22 +1,23 @@
 """Every bound of this library and every classical one, for the same trained network."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import numpy as np
 
-from .. import _validate
-from ..bounds import classical
-from ..bounds.classical._bound import SAMPLES
+from .. import _validate, ladder
+from .._files import plain
+from .._results import outcome
+from ..ladder import AbstractBound, Terms
 from ..tasks import Task
-from ._ladder import PLUG_IN
-from ._report import Report, outcome, plain, report
+from ._report import Report, chosen_bounds, report_of
+from ._rows import Rows
 from ._settings import Settings
+from ._train import train
 
 EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 TIMES = 10  # saved times at which the classical bounds are evaluated
@@ -27,13 +28,11 @@ class Comparison(eqx.Module):
 
     **Attributes:**
 
-    - `rows`: one dictionary for each bound at the end of training, with the keys `bound`,
-        `ours`, `a_priori`, `deterministic`, `assumes`, `source`, `t`, `gamma` (its own best
-        margin, or `None`), `train_term`, `complexity`, `rest`, their sum `value` (which may
-        exceed 1), and `best_value` and `best_t`, the smallest value over the times in
-        `over_time`. For a bound of this library `complexity` is the capacity and `rest` the
-        deviation of its report entry; for a classical one `rest` is the confidence term.
-    - `over_time`: for each bound a dictionary of `bound`, `t` and `value`.
+    - `rows`: one dictionary for each bound at the end of training, at its own best margin, with
+        the keys of a report's entry; `ours`, whether it is of the paper or this library;
+        `best_uncapped` and `best_t`, the smallest sum over the times in `over_time`.
+    - `over_time`: for each bound a dictionary of `bound`, `t` and `uncapped`.
+    - `bounds`: the bounds, a tuple of [`AbstractBound`][]s, in the order of `rows`.
     - `over_epsilon`: for each slope a dictionary of `epsilon`, `rows` as above, `train_risk` and
         `test_risk` at the end of training, and `result`; empty if no sweep was made.
     - `report`: the [`Report`][] of the network that `rows` and `over_time` are about.
@@ -43,6 +42,7 @@ class Comparison(eqx.Module):
     over_time: list[dict[str, Any]]
     over_epsilon: list[dict[str, Any]]
     report: Report
+    bounds: tuple[AbstractBound, ...]
 
     def __getitem__(self, bound: str) -> dict[str, Any]:
         """The row of a bound.
@@ -74,106 +74,68 @@ class Comparison(eqx.Module):
         }
 
 
-def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The values of the rows of one bound over time."""
-    return {
-        "bound": rows[0]["bound"],
-        "t": [row["t"] for row in rows],
-        "value": [row["value"] for row in rows],
-    }
+class _Point(NamedTuple):
+    """One network of a comparison: rows at the end of training, and curves over it."""
+
+    rows: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    report: Report
+
+    def at(self, epsilon: float) -> dict[str, Any]:
+        """What the sweep keeps of it."""
+        made = self.report
+        return {
+            "epsilon": epsilon,
+            "rows": self.rows,
+            "train_risk": float(made.train_risk[-1]),
+            "test_risk": None if made.test_risk is None else float(made.test_risk[-1]),
+            "result": outcome(made.trajectory.result),
+        }
 
 
-def _at_end(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last of the rows of one bound, and beside it the best value over time."""
-    best = min(rows, key=lambda row: row["value"])
-    return {**rows[-1], "best_value": best["value"], "best_t": best["t"]}
-
-
-def _own(entry: dict[str, Any]) -> dict[str, Any]:
-    train = entry.get("train_smoothed_ramp_risk", entry["train_margin_risk"])
-    total = train + entry["capacity"] + entry["deviation"]
-    return {
-        "bound": entry["bound"],
-        "ours": True,
-        "a_priori": entry["a_priori"],
-        "deterministic": True,
-        "assumes": list(entry["assumes"]),
-        "source": "Golikov 2024, Theorem 5.2" if "5.2" in entry["bound"] else "nlbound_jax",
-        "t": entry["t"],
-        "gamma": entry["gamma"],
-        "train_term": train,
-        "complexity": entry["capacity"],
-        "rest": entry["deviation"],
-        "value": math.inf if math.isnan(total) else total,
-    }
-
-
-def own_rows(made: Report, bound: str) -> list[dict[str, Any]]:
-    """A bound of the report at every time, each at the margin where its sum, which is not capped
-    at 1, is smallest."""
-    best: dict[float, dict[str, Any]] = {}
-    for row in (_own(entry) for entry in made.bounds if entry["bound"] == bound):
-        if row["t"] not in best or row["value"] < best[row["t"]]["value"]:
-            best[row["t"]] = row
-    return [best[t] for t in sorted(best)]
-
-
-def _classical(bound: classical.ClassicalBound, t: float, task: Task) -> dict[str, Any]:
-    # The VC bound of a network on inputs of full rank is the same before any linear map.
-    invariant = bound.name == "vc" and task.rank == task.num_features
-    gamma = None if bound.gamma is None else float(bound.gamma)
-    return {
-        "bound": bound.name.replace("_", "-"),
-        "ours": False,
-        "a_priori": bound.a_priori,
-        "deterministic": bound.deterministic,
-        "assumes": [*([] if invariant else [PLUG_IN]), *(a for a in bound.assumes if a != SAMPLES)],
-        "source": bound.source,
-        "t": t,
-        "gamma": gamma,
-        "train_term": float(bound.train_risk),
-        "complexity": float(bound.complexity),
-        "rest": float(bound.confidence),
-        "value": float(bound.value),
-    }
-
-
-def classical_rows(
-    made: Report, task: Task, times: int, steps: int | None
-) -> dict[str, list[dict[str, Any]]]:
-    """Every classical bound at about `times` of the saved times; the Gaussian PAC-Bayes bound, if
-    `steps` are given, at the end only."""
-    settings, count = made.settings, len(made.trajectory.ts)
-    chosen = np.unique(np.linspace(0, count - 1, min(times, count) + 1).round().astype(int)[1:])
-    # Not the key of the initialization: the draws must not depend on the start weights.
-    key = None if steps is None else jax.random.fold_in(jax.random.key(settings.seed), 1)
-    found: dict[str, list[dict[str, Any]]] = {}
-    with jax.enable_x64(True):
-        for i in (int(i) for i in chosen):
-            bounds = classical.all_bounds(
-                made.trajectory.network(i).weights,
-                made.start.weights,
-                task.x,
-                task.y,
-                epsilon=settings.epsilon,
-                delta=settings.delta,
-                precision_bits=settings.precision_bits,
-                key=key if i == count - 1 else None,
-                steps=steps or 0,
-            )
-            for bound in bounds.values():
-                row = _classical(bound, float(made.trajectory.ts[i]), task)
-                found.setdefault(row["bound"], []).append(row)
-    return found
-
-
-def _one(
-    made: Report, task: Task, times: int, steps: int | None
+def _rows_and_curves(
+    rows: Rows, *, ours: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows at the end of training, and curves over it."""
-    per_bound = [own_rows(made, name) for name in made.names()]
-    per_bound += classical_rows(made, task, times, steps).values()
-    return [_at_end(rows) for rows in per_bound], [_curve(rows) for rows in per_bound]
+    """For every bound its row at the end, and its sum over time, each at its best margin there:
+    sums that exceed 1 have an order too."""
+    at_end, curves = [], []
+    for name, terms in rows.terms.items():
+        margins, sums = np.argmin(terms.value, axis=1), np.min(terms.value, axis=1)
+        best, last = int(np.argmin(sums)), len(sums) - 1
+        row = rows.cell(name, last, int(margins[last]))
+        found = {"best_uncapped": float(sums[best]), "best_t": float(terms.t[best])}
+        at_end.append({**row, "ours": ours, **found})
+        curves.append({"bound": name, "t": terms.t.tolist(), "uncapped": sums.tolist()})
+    return at_end, curves
+
+
+def _classical(
+    run: ladder.Run, settings: Settings, bounds: Sequence[AbstractBound], times: int
+) -> dict[str, Terms]:
+    """The classical bounds at about `times` of the saved times. They hold for all weights at once,
+    and so at every time; float64 throughout, as they take no account of rounding."""
+    count = len(run.trajectory.ts)
+    chosen = np.unique(np.linspace(0, count - 1, min(times, count) + 1).round().astype(int)[1:])
+    with jax.enable_x64(True):
+        return ladder.evaluate(bounds, run, settings.delta, times=chosen, dtype=float)
+
+
+def _point(
+    task: Task,
+    settings: Settings,
+    classical: Sequence[AbstractBound],
+    times: int,
+    progress_meter: diffrax.AbstractProgressMeter | None,
+) -> _Point:
+    """Train a network, and evaluate every bound on it."""
+    run = train(task, settings, progress_meter=progress_meter)
+    made = report_of(run, settings, chosen_bounds(None, task, settings))
+    ours = _rows_and_curves(made.labelled(), ours=True)
+    terms = _classical(run, settings, classical, times)
+    assumes = {bound.name: bound.assumes(task) for bound in classical}
+    others = Rows(classical, terms, assumes, made.labelled().test_risk)
+    theirs = _rows_and_curves(others, ours=False)
+    return _Point(ours[0] + theirs[0], ours[1] + theirs[1], made)
 
 
 def compare(
@@ -224,25 +186,20 @@ def compare(
     times = _validate.integer("times", times, 1)
     steps = None if steps is None else _validate.integer("steps", steps, 0)
     sweep = [_validate.scalar("epsilons", e, low=0, high=1) for e in epsilons]
+    classical = ladder.configured(
+        (bound for bound in ladder.CLASSICAL if bound.over_time or steps is not None),
+        precision_bits=settings.precision_bits,
+        steps=steps,
+    )
     # The network that was asked for comes first, then the others in the order of epsilon.
-    others = sorted(set(sweep) - {settings.epsilon})
-    found: list[tuple[list, list, Report]] = []
-    over_epsilon = []
-    for epsilon in (settings.epsilon, *others):
+    epsilons = (settings.epsilon, *sorted(set(sweep) - {settings.epsilon}))
+    points: dict[float, _Point] = {}
+    for epsilon in epsilons:
         if progress is not None:
             progress(epsilon)
-        run = dataclasses.replace(settings, epsilon=epsilon)
-        made = report(task, run, progress_meter=progress_meter)
-        rows, curves = _one(made, task, times, steps)
-        found = found or [(rows, curves, made)]
-        point = {
-            "epsilon": epsilon,
-            "rows": rows,
-            "train_risk": float(made.train_risk[-1]),
-            "test_risk": None if made.test_risk is None else float(made.test_risk[-1]),
-            "result": outcome(made.trajectory.result),
-        }
-        over_epsilon.append(point)
-    over_epsilon = sorted(over_epsilon, key=lambda point: point["epsilon"]) if sweep else []
-    rows, curves, made = found[0]
-    return Comparison(rows, curves, over_epsilon, made)
+        one = dataclasses.replace(settings, epsilon=epsilon)
+        points[epsilon] = _point(task, one, classical, times, progress_meter)
+    first = points[settings.epsilon]
+    over_epsilon = [points[e].at(e) for e in sorted(points)] if sweep else []
+    bounds = (*first.report.bounds, *classical)
+    return Comparison(first.rows, first.curves, over_epsilon, first.report, bounds)

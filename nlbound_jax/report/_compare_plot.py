@@ -4,37 +4,28 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
+from .._colours import COLOURS
+from ..ladder import AbstractBound
 from ._compare import Comparison
-from ._plot import COLOURS
 
-# Ours are solid, the thick ones a priori; the classical ones are dashed and marked.
-CLASSICAL = {
-    "vc": ("tab:blue", "s"),
-    "counting": ("tab:orange", "v"),
-    "frobenius": ("tab:cyan", "o"),
-    "path-norm": ("teal", "x"),
-    "path-norm-l2": ("navy", "+"),
-    "spectral": ("goldenrod", "^"),
-    "pac-bayes-spectral": ("tab:purple", "D"),
-    "pac-bayes-gaussian": ("magenta", "*"),
-}
 TOP = 5.0  # what lies above is far from saying anything
 TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 TRUTH = {"color": "black", "lw": 2.5, "ls": ":", "label": "true test error of the network"}
 
 
-def _style(row: dict) -> dict:
-    if row["ours"]:
-        return {"color": COLOURS[row["bound"]], "ls": "-", "lw": 2.8 if row["a_priori"] else 1.3}
-    colour, marker = CLASSICAL[row["bound"]]
-    size = 9 if marker == "*" else 4.5
-    return {"color": colour, "ls": "--", "lw": 1.0, "marker": marker, "ms": size, "mfc": "none"}
+def _style(bound: AbstractBound) -> dict:
+    """Ours are solid, the thick ones a priori; the classical ones are dashed and marked."""
+    if not bound.marker:
+        return {"color": bound.colour, "ls": "-", "lw": 2.8 if bound.a_priori else 1.3}
+    size = 4.5 if bound.over_time else 9
+    marked = {"marker": bound.marker, "ms": size, "mfc": "none"}
+    return {"color": bound.colour, "ls": "--", "lw": 1.0, **marked}
 
 
 def _floor(made: Comparison) -> float:
     """A little below the lowest point that is drawn."""
-    points = [v for curve in made.over_time for v in curve["value"]]
-    points += [row["value"] for point in made.over_epsilon for row in point["rows"]]
+    points = [v for curve in made.over_time for v in curve["uncapped"]]
+    points += [row["uncapped"] for point in made.over_epsilon for row in point["rows"]]
     points += [p["test_risk"] for p in made.over_epsilon if p["test_risk"] is not None]
     if made.report.test_risk is not None:
         points += made.report.test_risk.tolist()
@@ -53,16 +44,16 @@ def plot_comparison(made: Comparison) -> Figure:
 
     A Matplotlib figure of one or two panels with a logarithmic risk axis; lines that leave it at
     the top are vacuous by far. Over epsilon every bound is drawn at its best time, except for
-    `pac-bayes-gaussian`, which is evaluated at the end only.
+    those that are evaluated at the end only.
     """
     panels = 2 if made.over_epsilon else 1
     figure = Figure(figsize=(1 + 5.5 * panels, 6.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))
-    styles = {row["bound"]: _style(row) for row in made.rows}
+    styles = {bound.name: _style(bound) for bound in made.bounds}
     left = axes[0]
     for curve in made.over_time:
         name = curve["bound"]
-        left.semilogy(curve["t"], curve["value"], label=name, **styles[name])
+        left.semilogy(curve["t"], curve["uncapped"], label=name, **styles[name])
     if made.report.test_risk is not None:
         ts = np.asarray(made.report.trajectory.ts)
         left.semilogy(ts, made.report.test_risk, **TRUTH)
@@ -80,7 +71,7 @@ def plot_comparison(made: Comparison) -> Figure:
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = left.get_legend_handles_labels()
-    random = {row["bound"] for row in made.rows if not row["deterministic"]}
+    random = {bound.name for bound in made.bounds if not bound.deterministic}
     labels = [f"{name} (another, random network)" if name in random else name for name in labels]
     figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=4)
     settings = made.report.settings
@@ -97,10 +88,12 @@ def _over_epsilon(axis, made: Comparison, styles: dict[str, dict]) -> None:
     points = [p for p in made.over_epsilon if p["epsilon"] > 0]
     epsilons = [p["epsilon"] for p in points]
     for name, style in styles.items():
-        found = [{r["bound"]: r for r in p["rows"]}[name]["best_value"] for p in points]
+        found = [{r["bound"]: r for r in p["rows"]}[name]["best_uncapped"] for p in points]
         axis.loglog(epsilons, found, label=name, **style)
     if made.report.test_risk is not None:
         risks = [p["test_risk"] for p in points]
         axis.loglog(epsilons, risks, **TRUTH)
     axis.set_xlabel("epsilon = 1 - negative slope (linear: 0, ReLU: 1)")
-    axis.set_title("over epsilon, each at its best time (pac-bayes-gaussian: the end)")
+    once = ", ".join(bound.name for bound in made.bounds if not bound.over_time)
+    note = f" ({once}: the end)" if once else ""
+    axis.set_title(f"over epsilon, each at its best time{note}")

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import _validate
+from .._files import prepare_folder, write_json, write_png
 from ._compare import Comparison
 from ._compare_plot import plot_comparison
-from ._files import prepare_folder, write_json, write_png
 from ._table import number
 
 
@@ -44,18 +44,18 @@ def comparison_table(made: Comparison) -> Group:
         grid.add_column(name, justify="right")
     grid.add_column("bound\non test", justify="right", style="bold")
     grid.add_column("best\nover t", justify="right")
-    letters = _letters(made)
-    for before, row in zip([None, *made.rows], made.rows, strict=False):
-        if before is not None and before["ours"] != row["ours"]:
+    letters, before = _letters(made), made.rows[0]
+    for bound, row in zip(made.bounds, made.rows, strict=True):
+        if before["ours"] != row["ours"]:
             grid.add_section()
-        once = row["bound"] == "pac-bayes-gaussian"
+        before = row
         grid.add_row(
             row["bound"],
             "a priori" if row["a_priori"] else "a posteriori",
             "the network" if row["deterministic"] else "a random one",
             " ".join(letters[a] for a in row["assumes"]) or "-",
-            *(number(row[key]) for key in ("gamma", "train_term", "complexity", "rest", "value")),
-            "-" if once else number(row["best_value"]),
+            *(number(row[key]) for key in ("gamma", "train_term", "complexity", "rest", "uncapped")),
+            number(row["best_uncapped"]) if bound.over_time else "-",
         )
     return Group(grid, *(Text(line) for line in comparison_notes(made)))
 
@@ -68,14 +68,13 @@ def comparison_notes(made: Comparison) -> list[str]:
         f"Train error {float(train[-1]):.4f}, {known}, random guess 0.5.",
         "bound = train term + complexity + rest, at its own best gamma at the end of training; at "
         f"1 and above it says nothing. With probability {1 - made.report.settings.delta:g}, each "
-        "bound by itself. For our bounds (above the line) complexity is the capacity and rest the "
-        "deviation; for the classical ones rest is the confidence term.",
-        "A priori: all but the train term is known before training (in split-wholly-a-priori the "
-        "train term is that of the reference network's weights).",
+        "bound by itself. For our bounds (above the line) rest is the deviation, with what the "
+        "split bound pays for the nonlinear part; for the classical ones the confidence term.",
+        "A priori: all but the train term is known before training.",
     ]
-    if any(not row["deterministic"] for row in made.rows):
+    for bound in (bound for bound in made.bounds if not bound.deterministic):
         lines.append(
-            "pac-bayes-gaussian bounds a random network whose mean and deviations are trained "
+            f"{bound.name} bounds a random network whose mean and deviations are trained "
             "further, on the bound itself; its train term is that network's error, and it may lie "
             "below the true test error of the network that all other rows are about."
         )

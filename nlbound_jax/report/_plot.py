@@ -3,28 +3,11 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from .._colours import COLOURS
 from ._report import Report
 
-# The same colour for the same thing in every picture of this library.
-COLOURS = {
-    "theorem-5.2-printed": "tab:blue",
-    "theorem-5.2-repaired": "tab:orange",
-    "trajectory": "tab:purple",
-    "trajectory-measured": "tab:pink",
-    "split-a-priori": "tab:green",
-    "split-wholly-a-priori": "tab:olive",
-    "split-a-posteriori": "tab:red",
-    "split-no-plug-in": "tab:brown",
-    "test": "black",
-    "train": "tab:gray",
-    "capacity": "tab:green",
-    "deviation": "tab:red",
-    "guess": "tab:gray",
-}
-
-
 def plot(report: Report) -> Figure:
-    """The bounds, the parts of the repaired theorem and the true test error over time.
+    """The bounds, the parts of the best of them and the true test error over time.
 
     **Arguments:**
 
@@ -37,18 +20,19 @@ def plot(report: Report) -> Figure:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     ts = np.asarray(report.trajectory.ts)
-    for name in report.names():
-        rows = report.over_time(name)
+    for bound in report.bounds:
+        rows = report.over_time(bound.name)
         values = [row["value"] for row in rows]
-        left.plot([row["t"] for row in rows], values, label=name, color=COLOURS[name])
+        left.plot([row["t"] for row in rows], values, label=bound.name, color=bound.colour)
     left.set_title("bound on the test error, best margin at each t")
-    parts = report.over_time("theorem-5.2-repaired")
-    named = (("capacity", "capacity"), ("deviation", "deviation"), ("train_margin_risk", "train"))
+    name = min(report.names(), key=lambda name: report.best(name)["value"])
+    parts = report.over_time(name)
+    named = (("complexity", "complexity"), ("rest", "rest"), ("train_term", "train"))
     for key, colour in named:
-        label = f"{key.replace('_', ' ')} (theorem-5.2-repaired)"
+        label = f"{key.replace('_', ' ')} ({name})"
         values = [min(row[key], 10.0) for row in parts]
         right.plot([row["t"] for row in parts], values, label=label, color=COLOURS[colour])
-    right.set_title("its parts")
+    right.set_title("the terms of the best bound")
     for axis in (left, right):
         if report.test_risk is not None:
             axis.plot(ts, report.test_risk, "--", color=COLOURS["test"], label="true test error")

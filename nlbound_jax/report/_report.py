@@ -1,25 +1,27 @@
 """A task and settings become a trained network and what the bounds say of it."""
 
 import importlib.metadata
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import numpy as np
+import xarray as xr
 
-from .. import _validate
-from .._results import RESULTS
-from ..dynamics import Trajectory, reference_flow
+from .. import _validate, ladder
+from .._files import plain
+from .._results import outcome
+from ..dynamics import Trajectory
+from ..ladder import AbstractBound, Terms
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._ladder import Run, theorem_rows, trajectory_rows
+from ._rows import Rows
 from ._settings import Settings
-from ._split import split_rows
-from ._train import end_time, risks, root_mean_square_residual, start, train
+from ._train import train
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Report(eqx.Module):
@@ -27,28 +29,26 @@ class Report(eqx.Module):
 
     **Attributes:**
 
-    - `bounds`: one dictionary for each bound and cell (t, gamma), with the keys `bound`,
-        `kappa`, `ratio`, `gamma`, `t`, `train_margin_risk`, `train_ramp_risk`, `capacity`,
-        `deviation`, `value` (at most 1), `value_ramp`, `test_risk`, `a_priori`, `assumes`,
-        `result`. The split bound has one entry a time, in its best cell, and more keys: the
-        parts of `deviation` (`complexity`, `smoothing`, `proxy`), the risk it adds them to
-        (`train_smoothed_ramp_risk`), the cell (`noise`, `linear`, `paths`, `theta`, `exponent`,
-        `log_cells`) and `held_out_trace`.
+    - `bounds`: the bounds, a tuple of [`AbstractBound`][]s, in the order of the table.
+    - `terms`: what each says at every time and margin, a [`Terms`][] of arrays by its name.
     - `start`: the network at time 0, a [`LeakyMLP`][].
     - `trajectory`: the trained network over time, a [`Trajectory`][].
     - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network over time, `(times,)`.
     - `train_risk`, `test_risk`: over time, `(times,)`; `test_risk` is `None` without test data.
+    - `assumes`: what each bound assumes of these data, by its name.
     - `task`: a summary of the data.
     - `settings`: the [`Settings`][].
     """
 
-    bounds: list[dict[str, Any]]
+    bounds: tuple[AbstractBound, ...]
+    terms: dict[str, Terms]
     start: LeakyMLP
     trajectory: Trajectory
     scale: np.ndarray
     train_risk: np.ndarray
     test_risk: np.ndarray | None
-    task: dict[str, Any]
+    assumes: dict[str, tuple[str, ...]] = eqx.field(static=True)
+    task: dict[str, Any] = eqx.field(static=True)
     settings: Settings = eqx.field(static=True)
 
     @property
@@ -58,7 +58,25 @@ class Report(eqx.Module):
 
     def names(self) -> list[str]:
         """The names of the bounds, in the order of the table."""
-        return list(dict.fromkeys(row["bound"] for row in self.bounds))
+        return [bound.name for bound in self.bounds]
+
+    def labelled(self) -> Rows:
+        """The terms as rows, made when they are asked for."""
+        risks = {} if self.test_risk is None else dict(self._by_time(self.test_risk))
+        return Rows(self.bounds, self.terms, self.assumes, risks)
+
+    def _by_time(self, values: np.ndarray) -> Any:
+        ts = np.asarray(self.trajectory.ts, float)
+        return zip(ts.tolist(), np.asarray(values, float).tolist(), strict=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each bound and cell (t, gamma), as in `report.json`: the keys
+        `bound`, `t`, `gamma` (`None` where a bound has none), `train_term`, `complexity`, `rest`,
+        their sum `uncapped`, `value` (at most 1), `train_margin_risk`, `train_ramp_risk`,
+        `test_risk`, `a_priori`, `deterministic`, `assumes`, `source`, `result`, and `parts`, an
+        object of whatever the bound is made of. A bound that chooses its margin has one row a
+        time."""
+        return self.labelled().every()
 
     def best(self, bound: str) -> dict[str, Any]:
         """The cell in which `bound` is smallest (the union over cells is paid for).
@@ -69,9 +87,9 @@ class Report(eqx.Module):
 
         **Returns:**
 
-        An entry of `bounds`.
+        An entry of [`rows`][].
         """
-        return min((r for r in self.bounds if r["bound"] == bound), key=_order)
+        return self.labelled().best(_validate.member("bound", bound, self.names()))
 
     def at_end(self, bound: str) -> dict[str, Any]:
         """The best cell of `bound` at the end of training.
@@ -82,7 +100,7 @@ class Report(eqx.Module):
 
         **Returns:**
 
-        An entry of `bounds`.
+        An entry of [`rows`][].
         """
         return self.over_time(bound)[-1]
 
@@ -95,12 +113,43 @@ class Report(eqx.Module):
 
         **Returns:**
 
-        Entries of `bounds`, in the order of time.
+        Entries of [`rows`][], in the order of time.
         """
-        best = {}
-        for row in sorted((r for r in self.bounds if r["bound"] == bound), key=_order):
-            best.setdefault(row["t"], row)
-        return [best[t] for t in sorted(best)]
+        return self.labelled().over_time(_validate.member("bound", bound, self.names()))
+
+    def to_xarray(self) -> xr.Dataset:
+        """The report as a labelled dataset.
+
+        **Returns:**
+
+        An `xarray.Dataset` over `bound` and `t`, each bound at its best margin: `value` (at most
+        1), `gamma`, `train_term`, `complexity`, `rest`; over `t` `train_risk`, `test_risk` and
+        `scale`; over `bound` `a_priori`, `deterministic` and `source`. Where a bound was not
+        evaluated it is NaN. The settings are attributes.
+        """
+        ts = np.asarray(self.trajectory.ts, float)
+        names = ("value", "gamma", "train_term", "complexity", "rest")
+        tables = {name: np.full((len(self.bounds), len(ts)), np.nan) for name in names}
+        for i, bound in enumerate(self.bounds):
+            terms = self.terms[bound.name]
+            chosen, at = terms.best_margins()[:, None], np.searchsorted(ts, terms.t)
+            for name, table in tables.items():
+                values = np.take_along_axis(np.asarray(getattr(terms, name)), chosen, axis=1)
+                table[i, at] = values[:, 0]
+        tables["value"] = np.minimum(1.0, tables["value"])
+        data: dict[str, Any] = {n: (("bound", "t"), table) for n, table in tables.items()}
+        for name in ("train_risk", "test_risk", "scale"):
+            if getattr(self, name) is not None:
+                data[name] = ("t", np.asarray(getattr(self, name), float))
+        words = ("a_priori", "deterministic", "source")
+        labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
+        attrs = {n: v for n, v in self.settings.as_dict().items() if v is not None}
+        return xr.Dataset(
+            data,
+            coords={"bound": self.names(), "t": ("t", ts, {"units": "gradient-flow time"})}
+            | labels,
+            attrs={"task": self.task["name"], **attrs},
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values, in the layout of `report.json`."""
@@ -119,36 +168,14 @@ class Report(eqx.Module):
             "versions": {name: importlib.metadata.version(name) for name in packages},
             "task": self.task,
             "settings": self.settings.as_dict(),
-            "bounds": plain(self.bounds),
+            "bounds": plain(self.rows()),
             "trajectory": plain(trajectory),
         }
 
 
-def _order(row: dict[str, Any]) -> tuple[float, float]:
-    # Where everything is vacuous, prefer the cell with the smaller penalty.
-    penalty = row["capacity"] + row["deviation"]
-    return row["value"], penalty if math.isfinite(penalty) else math.inf
-
-
-def outcome(result: RESULTS) -> str:
-    """`"successful"`, or the sentence that says what happened."""
-    return "successful" if result == RESULTS.successful else RESULTS[result].strip()
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; numbers that are not finite become null."""
-    if isinstance(value, (np.ndarray, jax.Array)):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _summary(task: Task) -> dict[str, Any]:
+def summary(task: Task) -> dict[str, Any]:
+    """What the data is, as plain values."""
+    trace = None if task.x_test is None else float(np.mean(np.sum(task.x_test**2, axis=1)))
     return {
         "name": task.name,
         "num_samples": task.num_samples,
@@ -160,13 +187,50 @@ def _summary(task: Task) -> dict[str, Any]:
         "norm_bound": task.norm_bound,
         "largest_eigenvalue": float(task.spectrum[0]),
         "smallest_eigenvalue": float(task.spectrum[-1]),
+        # The mean of |x|^2 over the whitened test set; the plug-in takes it to be d.
+        "held_out_trace": trace,
     }
+
+
+def chosen_bounds(
+    bounds: Sequence[AbstractBound] | None, task: Task, settings: Settings
+) -> tuple[AbstractBound, ...]:
+    """The bounds of a report: those that were asked for, else the paper's and ours as far as the
+    data has what they need, with the numbers of the settings."""
+    known = ladder.ALONG_A_RUN
+    if bounds is None:
+        numbers = {"kappa": settings.kappa, "precision_bits": settings.precision_bits}
+        every = ladder.configured((*ladder.PAPER, *ladder.OURS), **numbers)
+        return ladder.applicable(every, task, known=known)
+    return ladder.checked_bounds(bounds, task, known=known)
+
+
+def report_of(
+    run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, ...]
+) -> Report:
+    """The report on a run."""
+    with jax.enable_x64(True):
+        terms = ladder.evaluate(bounds, run, settings.delta)
+        train_risk, test_risk = ladder.risks(run)
+    return Report(
+        bounds=bounds,
+        terms=terms,
+        start=run.start,
+        trajectory=run.trajectory,
+        scale=run.scale,
+        train_risk=train_risk,
+        test_risk=test_risk,
+        assumes={bound.name: bound.assumes(run.task) for bound in bounds},
+        task=summary(run.task),
+        settings=settings,
+    )
 
 
 def report(
     task: Task,
     settings: Settings | None = None,
     *,
+    bounds: Sequence[AbstractBound] | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
 ) -> Report:
     """Train a network and evaluate the bounds along the way: what `nlbound report` prints.
@@ -181,6 +245,9 @@ def report(
 
     - `task`: the data.
     - `settings`: a [`Settings`][]; the defaults if `None`.
+    - `bounds`: bounds of the ladder, such as
+        `(*ladder.OURS, ladder.Theorem52Bound("repaired", kappa=1))`. By default those of the
+        paper and ours, with the `kappa` and `precision_bits` of the settings.
     - `progress_meter`: a Diffrax progress meter for the training; none by default.
 
     **Returns:**
@@ -196,31 +263,5 @@ def report(
     _validate.instance("settings", settings, Settings)
     if settings.dtype == "float64":
         _validate.needs_x64("dtype='float64'")
-    meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
-    with jax.enable_x64(True):
-        net = start(task, settings)
-        t1 = end_time(task, settings)
-        trajectory = train(net, task, settings, t1, meter)
-        reference = reference_flow(
-            net,
-            task.target,
-            np.asarray(trajectory.ts, float),
-            initial_residual=root_mean_square_residual(net, task),
-        )
-        scale = np.asarray(reference.scale)
-        gammas = scale[:, None] / np.asarray(settings.ratios)
-        measured = risks(trajectory, task, gammas)
-        run = Run(task, settings, net, trajectory, reference, gammas, measured)
-        rows = [*theorem_rows(run, "printed"), *theorem_rows(run, "repaired")]
-        rows += [*trajectory_rows(run, measured=False), *trajectory_rows(run, measured=True)]
-        rows += split_rows(run)
-    return Report(
-        bounds=rows,
-        start=net,
-        trajectory=trajectory,
-        scale=scale,
-        train_risk=np.asarray(run.risks.train),
-        test_risk=None if run.risks.test is None else np.asarray(run.risks.test),
-        task=_summary(task),
-        settings=settings,
-    )
+    bounds = chosen_bounds(bounds, task, settings)
+    return report_of(train(task, settings, progress_meter=progress_meter), settings, bounds)

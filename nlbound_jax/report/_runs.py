@@ -19,7 +19,7 @@ from ..networks import LeakyMLP
 from ..tasks import Task, Transform
 from ..tasks._npz import DAMAGE, read_arrays
 from ._files import write_atomically
-from ._report import Report, _summary
+from ._report import Report, summary
 from ._settings import Settings
 
 FORMAT, VERSION = "nlbound_jax run", 1
@@ -89,7 +89,7 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
     made = _validate.instance("made", made, Report)
     task = _validate.instance("task", task, Task)
     path = _validate.path("path", path)
-    if _summary(task) != made.task:
+    if summary(task) != made.task:
         raise ValueError(
             f"`task` must be the one that the report is on, {made.task['name']!r} with rank "
             f"{made.task['rank']} and alignment {made.task['alignment']:g}, got {task.name!r} with "

@@ -47,7 +47,7 @@ def table(report: Report) -> Group:
     grid = Table(title=title, title_justify="left")
     grid.add_column("bound", no_wrap=True)
     grid.add_column("at", no_wrap=True)
-    for name in ("t", "gamma", "train\nerror", "train\nterm", "capacity", "deviation"):
+    for name in ("t", "gamma", "train\nerror", "train\nterm", "complexity", "rest"):
         grid.add_column(name, justify="right")
     grid.add_column("bound\non test", justify="right", style="bold")
     grid.add_column("test\nerror", justify="right")
@@ -55,9 +55,8 @@ def table(report: Report) -> Group:
     for name in report.names():
         for place, row in (("best", report.best(name)), ("end", report.at_end(name))):
             train = float(report.train_risk[times.index(row["t"])])
-            term = row.get("train_smoothed_ramp_risk", row["train_margin_risk"])
-            cells = [row["t"], row["gamma"], train, term]
-            cells += [row["capacity"], row["deviation"]]
+            cells = [row["t"], row["gamma"], train]
+            cells += [row[key] for key in ("train_term", "complexity", "rest")]
             texts = [number(c) for c in cells]
             test = number(row["test_risk"])
             grid.add_row(name, place, *texts, bound_text(row["value"]), test)
@@ -66,16 +65,18 @@ def table(report: Report) -> Group:
 
 def notes(report: Report) -> list[str]:
     """What the reader of the table must know."""
+    settings, measuring = report.settings, {}
+    for bound in report.bounds:
+        measuring.setdefault(bound.measures, []).append(bound.name)
+    late = [bound.name for bound in report.bounds if not bound.a_priori]
     lines = [
-        "bound = train term + capacity + deviation; the train term is the margin risk (split-*: "
-        f"the smoothed ramp risk). With probability {1 - report.settings.delta:g}, each bound by "
-        "itself; "
-        f"{report.settings.cells} cells (t, gamma) paid for, and the split bound's own cells.",
+        f"bound = train term + complexity + rest. With probability {1 - settings.delta:g}, each "
+        f"bound by itself; {settings.cells} cells (t, gamma) paid for, or the bound's own cells.",
         "Random guess: 0.5.",
-        "A priori: capacity and deviation, but for trajectory-measured, split-a-posteriori and "
-        "split-no-plug-in, which measure the trained network. The train risk is measured, but "
-        "for split-wholly-a-priori, where it is that of the reference network's weights.",
+        *(f"Train term: {what} ({', '.join(names)})." for what, names in measuring.items()),
     ]
-    for name in report.names():
-        lines.append(f"{name} assumes: {', '.join(report.best(name)['assumes'])}.")
+    if late:
+        lines.append(f"A priori are complexity and rest, but for {', '.join(late)}.")
+    for name, assumes in report.assumes.items():
+        lines.append(f"{name} assumes: {', '.join(assumes) or 'nothing more'}.")
     return lines

@@ -1,19 +1,16 @@
-"""Training a network for a report, and its risks along the way."""
+"""Training a network for a report."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ..dynamics import Trajectory, gradient_descent, gradient_flow, learning_time
-from ..dynamics._flow import default_controller
+from .. import ladder
+from ..dynamics import Trajectory, default_controller, gradient_descent, gradient_flow, learning_time
 from ..networks import LeakyMLP, initialize
 from ..tasks import Task
 from ._settings import Settings
@@ -21,8 +18,18 @@ from ._settings import Settings
 GD_STEP = 1e-3
 
 
-def start(task: Task, settings: Settings) -> LeakyMLP:
-    """The network at time 0."""
+def start_network(task: Task, settings: Settings) -> LeakyMLP:
+    """The network at time 0.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `settings`: a [`Settings`][].
+
+    **Returns:**
+
+    A [`LeakyMLP`][].
+    """
     return initialize(
         jax.random.key(settings.seed),
         task.rank,
@@ -35,41 +42,94 @@ def start(task: Task, settings: Settings) -> LeakyMLP:
     )
 
 
+class NothingToLearn(ValueError):
+    """There is no learning time: the labels do not correlate with the inputs, or the network
+    starts beyond the fraction that is to be learned."""
+
+
 def end_time(task: Task, settings: Settings) -> float:
-    """When training ends."""
+    """When training ends.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `settings`: a [`Settings`][].
+
+    **Returns:**
+
+    A time of gradient flow.
+
+    **Raises:**
+
+    [`NothingToLearn`][], a `ValueError`, if there is no learning time and no `end_time` is set.
+    """
     if settings.end_time is not None:
         return settings.end_time
     if not task.alignment > 0:
-        raise ValueError(
+        raise NothingToLearn(
             "`task` must have labels that correlate with the inputs, got alignment 0: "
             "there is nothing to learn, so no learning time; set `end_time`."
         )
-    return float(
-        learning_time(
+    try:
+        t1 = learning_time(
             settings.until,
             depth=settings.depth,
             alignment=min(task.alignment, 1.0),  # rounding may lift it above
             beta=settings.beta,
             epsilon=settings.epsilon,
         )
-    )
+    except ValueError as error:  # the settings are checked: it is learned at the start
+        raise NothingToLearn(str(error)) from None
+    return float(t1)
 
 
 def save_times(t1: float, settings: Settings) -> Float[Array, " times"]:
-    """`settings.num_times` equally spaced times up to `t1`."""
+    """`settings.num_times` equally spaced times up to `t1`.
+
+    **Arguments:**
+
+    - `t1`: the end.
+    - `settings`: a [`Settings`][].
+
+    **Returns:**
+
+    Times, in the dtype of the training.
+    """
     ts = jnp.linspace(0.0, t1, settings.num_times + 1, dtype=settings.dtype)[1:]
     return jnp.minimum(ts, jnp.asarray(t1, ts.dtype))  # rounding may leave the last one beyond
 
 
-def train(
+def train_network(
     net: LeakyMLP,
     task: Task,
     settings: Settings,
     t1: float,
-    progress_meter: diffrax.AbstractProgressMeter,
+    *,
+    progress_meter: diffrax.AbstractProgressMeter | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Trajectory:
-    """The weights at `settings.num_times` equally spaced times up to `t1`."""
+    """Train a network as the settings say.
+
+    **Arguments:**
+
+    - `net`: the network at time 0.
+    - `task`: the data.
+    - `settings`: a [`Settings`][].
+    - `t1`: when training ends.
+
+    **Other arguments:**
+
+    - `progress_meter`: a Diffrax progress meter; none by default.
+    - `devices`: as in [`gradient_flow`][].
+
+    **Returns:**
+
+    A [`Trajectory`][] at `settings.num_times` equally spaced times.
+
+    **Raises:**
+
+    `RuntimeError` if gradient descent diverged.
+    """
     if settings.dynamics == "gd":
         every = max(1, math.ceil(t1 / (settings.num_times * GD_STEP)))
         return gradient_descent(
@@ -94,45 +154,39 @@ def train(
     )
 
 
-def root_mean_square_residual(net: LeakyMLP, task: Task) -> float:
-    """$\\ell(0)$, the root mean square of $y - f(\\tilde x)$ over the training set."""
-    return float(np.sqrt(np.mean((task.y - np.asarray(net(task.x), float)) ** 2)))
+def train(
+    task: Task,
+    settings: Settings,
+    *,
+    envelope: bool = True,
+    progress_meter: diffrax.AbstractProgressMeter | None = None,
+) -> ladder.Run:
+    """A trained network and what its bounds need along the way: what a report is made of.
 
+    **Arguments:**
 
-class Risks(eqx.Module):
-    """Risks of the network at the saved times: `(times,)`, with margins `(times ratios)`."""
+    - `task`: the data.
+    - `settings`: a [`Settings`][].
 
-    train: Float[Array, " times"]
-    margin: Float[Array, "times ratios"]
-    ramp: Float[Array, "times ratios"]
-    test: Float[Array, " times"] | None
+    **Other arguments:**
 
+    - `envelope`: whether to integrate the envelope as well.
+    - `progress_meter`: a Diffrax progress meter; none by default.
 
-@eqx.filter_jit
-def _outputs_to_risks(weights, epsilon, x, y, gammas):
-    def one(args):
-        weights, gammas = args
-        margin = y * LeakyMLP(weights, epsilon).features_first(x)
-        ratio = margin[None, :] / gammas[:, None]
-        ramp = jnp.clip(1 - ratio, 0.0, 1.0)
-        mean = functools.partial(jnp.mean, dtype=float, axis=-1)  # counts are exact in float64
-        return mean(margin < 0), mean(ratio < 1), mean(ramp)
+    **Returns:**
 
-    return jax.lax.map(one, (weights, gammas))
+    A [`Run`][].
 
+    **Raises:**
 
-def risks(trajectory: Trajectory, task: Task, gammas: Float[np.ndarray, "times ratios"]) -> Risks:
-    """Train risk, margin risk [y f < gamma], ramp risk and test risk at every saved time."""
-    dtype = trajectory.weights[0].dtype
-
-    def evaluate(x, y):
-        x, y = jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
-        return _outputs_to_risks(
-            trajectory.weights, trajectory.epsilon, x, y, jnp.asarray(gammas, dtype)
+    `ValueError` if there is no learning time; `RuntimeError` if gradient descent diverged.
+    """
+    with jax.enable_x64(True):
+        net = start_network(task, settings)
+        t1 = end_time(task, settings)
+        trajectory = train_network(net, task, settings, t1, progress_meter=progress_meter)
+        # Not the key of the initialization: draws must not depend on the start weights.
+        key = jax.random.fold_in(jax.random.key(settings.seed), 1)
+        return ladder.follow(
+            task, net, trajectory, ratios=settings.ratios, envelope=envelope, key=key
         )
-
-    train_risk, margin, ramp = evaluate(task.x, task.y)
-    test = None
-    if task.x_test is not None and task.y_test is not None:
-        test, _, _ = evaluate(task.x_test, task.y_test)
-    return Risks(train_risk, margin, ramp, test)

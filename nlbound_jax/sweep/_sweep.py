@@ -24,13 +24,7 @@ from ._options import DATA, options_of
 from ._progress import Meter, SweepProgress, process_name
 from ._store import Store, read_marks
 from ._theory import Theory
-from ._variables import (
-    BOUNDS,
-    NO_PLUG_IN,
-    all_check_names,
-    report_variables,
-    theory_variables,
-)
+from ._variables import all_check_names, report_variables, theory_variables
 
 PACKAGES = ("nlbound_jax", "jax", "equinox", "diffrax", "optax", "numpy")
 SUMMARY = {"task": "1", "num_samples": "samples", "rank": "coordinates", "alignment": "1"}
@@ -94,7 +88,7 @@ def sweep(
         if "float64" in config.axes.get("dtype", (config.settings.get("dtype"),)):
             _validate.needs_x64("dtype='float64'")
         source = Source(config, task)
-        bounds = [*BOUNDS, NO_PLUG_IN] if _no_plug_in(source) else list(BOUNDS)
+        bounds = _bounds(bounds, source)
         variables = report_variables(config, layout)
     configuration = config.as_dict()
     if source is not None:
@@ -152,8 +146,15 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
     return shard
 
 
-def _no_plug_in(source: Source) -> bool:
-    return any(summary["no_plug_in"] for summary in source.summaries.values())
+def _bounds(
+    bounds: Sequence[AbstractBound] | None, source: Source
+) -> tuple[AbstractBound, ...]:
+    """The bounds of every report: those that were asked for, else the paper's and ours as far as
+    any of the data has what they need."""
+    every = source.needs_of_bounds()
+    if bounds is not None:
+        return ladder.checked_bounds(bounds, known=every)
+    return ladder.applicable((*ladder.PAPER, *ladder.OURS), known=every)
 
 
 def _outer(piece: Piece, source: Source) -> dict[str, int]:

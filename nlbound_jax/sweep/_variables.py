@@ -11,16 +11,6 @@ from ._layout import Layout
 # A result that is not there yet, one that was not wanted, and the outcomes of the solvers.
 FLAGS = ("missing", *RESULTS._name_to_item, "no_learning_time")
 SUCCESSFUL = FLAGS.index("successful")
-BOUNDS: tuple[str, ...] = (
-    "theorem-5.2-printed",
-    "theorem-5.2-repaired",
-    "trajectory",
-    "trajectory-measured",
-    "split-a-priori",
-    "split-wholly-a-priori",
-    "split-a-posteriori",
-)
-NO_PLUG_IN = "split-no-plug-in"
 HOLDS = ("missing", "fails", "holds")
 TERMS = ("u", "v", "log_v", "capacity", "deviation", "penalty", "value")
 TIME = "gradient-flow time"
@@ -115,9 +105,9 @@ def report_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
             "value": (RISK, "bound on the test error, best t and margin"),
             "best_t": (TIME, "t of the best cell"),
             "best_gamma": ("margin", "margin of the best cell"),
-            "capacity": (RISK, "capacity term of the best cell"),
-            "deviation": (RISK, "deviation term of the best cell"),
             "train_term": (RISK, "train term of the best cell"),
+            "complexity": (RISK, "complexity of the best cell"),
+            "rest": (RISK, "the rest of the best cell"),
             "best_test_risk": (RISK, "test error at the t of the best cell"),
         }
         found += floats(names, axes, "bound")

@@ -1,0 +1,9 @@
+"""The same colour for the same thing in every picture; a bound has its own (`ladder`)."""
+
+COLOURS = {
+    "test": "black",
+    "train": "tab:gray",
+    "complexity": "tab:green",
+    "rest": "tab:red",
+    "guess": "tab:gray",
+}

@@ -1,0 +1,37 @@
+"""What is known of a network at a point of training, and every bound as one object."""
+
+from ._bound import AbstractBound as AbstractBound
+from ._evaluate import ALONG_A_RUN as ALONG_A_RUN
+from ._evaluate import applicable as applicable
+from ._evaluate import checked_bounds as checked_bounds
+from ._evaluate import evaluate as evaluate
+from ._evaluate import evaluate_along as evaluate_along
+from ._evaluate import evaluate_network as evaluate_network
+from ._evaluate import numbers_as_arrays as numbers_as_arrays
+from ._ladder import CLASSICAL as CLASSICAL
+from ._ladder import OURS as OURS
+from ._ladder import PAPER as PAPER
+from ._ladder import all_bounds as all_bounds
+from ._ladder import colour_of as colour_of
+from ._ladder import configured as configured
+from ._paper import Theorem52Bound as Theorem52Bound
+from ._run import Along as Along
+from ._run import Run as Run
+from ._run import errors as errors
+from ._run import follow as follow
+from ._run import risks as risks
+from ._run import root_mean_square_residual as root_mean_square_residual
+from ._snapshot import Reference as Reference
+from ._snapshot import Samples as Samples
+from ._snapshot import Snapshot as Snapshot
+from ._snapshot import Start as Start
+from ._snapshot import has_held_out as has_held_out
+from ._snapshot import samples_of as samples_of
+from ._snapshot import start_of as start_of
+from ._split import SplitAPosteriori as SplitAPosteriori
+from ._split import SplitAPriori as SplitAPriori
+from ._split import SplitNoPlugIn as SplitNoPlugIn
+from ._split import SplitWhollyAPriori as SplitWhollyAPriori
+from ._terms import Terms as Terms
+from ._trajectory import EnvelopeTrajectoryBound as EnvelopeTrajectoryBound
+from ._trajectory import MeasuredTrajectoryBound as MeasuredTrajectoryBound

@@ -1,0 +1,75 @@
+"""What every bound of the ladder is."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..tasks import Task
+from ._snapshot import Snapshot
+from ._terms import Terms
+
+PLUG_IN = "Sigma_X plugged in for Sigma"
+NO_PLUG_IN = "test inputs (no labels) independent of the training set"
+ROUNDING = "rounding to p bits"
+
+
+class AbstractBound(eqx.Module):
+    """A bound of the ladder: it says what it needs, assumes and costs, and feeds a formula of
+    [`bounds`][nlbound_jax.bounds] with what is known of a network.
+
+    A new one is a class with the attributes below and `__call__`, and an entry in one tuple of
+    this room; report, sweep, compare, certify, pictures, tables and citation read it there.
+
+    **Attributes:**
+
+    - `name`: of its rows in tables and files.
+    - `needs`: the fields of a [`Snapshot`][] (of its `data` too) that must not be `None`.
+    - `a_priori`: whether all but the train term is known before training.
+    - `deterministic`: whether it holds for the network itself; otherwise for a random one around
+        it.
+    - `over_time`: whether it is evaluated at every time, or at the end of training only.
+    - `measures`: what its train term is, in words.
+    - `source`: where statement and proof stand.
+    - `cites`: keys of `references.bib`.
+    - `colour`, `marker`: in pictures; what is not of this library has a marker.
+    """
+
+    name: eqx.AbstractVar[str]
+    needs: eqx.AbstractVar[tuple[str, ...]]
+    a_priori: eqx.AbstractVar[bool]
+    source: eqx.AbstractVar[str]
+    cites: eqx.AbstractVar[tuple[str, ...]]
+    colour: eqx.AbstractVar[str]
+    deterministic: ClassVar[bool] = True
+    over_time: ClassVar[bool] = True
+    measures: ClassVar[str] = "margin risk"
+    marker: ClassVar[str] = ""
+
+    @abc.abstractmethod
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """What it assumes beyond iid samples, in words.
+
+        **Arguments:**
+
+        - `data`: the task.
+
+        **Returns:**
+
+        A tuple of words.
+        """
+
+    @abc.abstractmethod
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on a network.
+
+        **Arguments:**
+
+        - `at`: what is known of the network, a [`Snapshot`][].
+        - `delta`: one minus the confidence.
+
+        **Returns:**
+
+        A [`Terms`][].
+        """

@@ -1,0 +1,198 @@
+"""Bounds along a run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _validate
+from ..networks import LeakyMLP
+from ..tasks import Task
+from ._bound import AbstractBound
+from ._run import Along, Run
+from ._snapshot import Samples, Snapshot, has_held_out, samples_of
+from ._terms import Terms
+
+
+def numbers_as_arrays(bounds: Sequence[AbstractBound]) -> tuple[AbstractBound, ...]:
+    """The bounds with arrays in place of numbers, so that a new number does not recompile; what
+    picks code is static.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder.
+
+    **Returns:**
+
+    A tuple of bounds.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), tuple(bounds))
+
+
+def evaluate_along(
+    along: Along, shared: tuple[tuple[AbstractBound, ...], Samples, Float[Array, ""]]
+) -> dict[str, Terms]:
+    """Every bound at every time, as a function of arrays: to be compiled, and mapped over runs.
+
+    **Arguments:**
+
+    - `along`: the arrays of a run.
+    - `shared`: the bounds out of [`numbers_as_arrays`][], the training set, and delta.
+
+    **Returns:**
+
+    A [`Terms`][] by name, a leading axis of times in every array.
+    """
+    bounds, samples, delta = shared
+
+    def one(now: Any) -> dict[str, Terms]:
+        at = along.snapshot(now, samples)
+        return {bound.name: bound(at, delta) for bound in bounds}
+
+    with _validate.trusted():
+        return jax.lax.map(one, along.changing())
+
+
+_evaluate = eqx.filter_jit(evaluate_along)
+
+
+@eqx.filter_jit
+def _evaluate_one(bounds, at: Snapshot, delta) -> dict[str, Terms]:
+    with _validate.trusted():
+        return {bound.name: bound(at, delta) for bound in bounds}
+
+
+def applicable(
+    bounds: Sequence[AbstractBound], task: Task, *, known: Sequence[str]
+) -> tuple[AbstractBound, ...]:
+    """The bounds whose needs are met.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder.
+    - `task`: the data.
+    - `known`: fields of a [`Snapshot`][] that will be known; `held_out` is added where the task
+        has what it takes.
+
+    **Returns:**
+
+    A tuple of bounds.
+    """
+    fields = {*known, "held_out"} if has_held_out(task) else set(known)
+    return tuple(bound for bound in bounds if fields.issuperset(bound.needs))
+
+
+def checked_bounds(
+    bounds: Sequence[AbstractBound], task: Task, *, known: Sequence[str]
+) -> tuple[AbstractBound, ...]:
+    """The argument `bounds` of a public function, checked.
+
+    **Arguments:**
+
+    - `bounds`: at least one bound; no two of the same name.
+    - `task`, `known`: as in [`applicable`][].
+
+    **Returns:**
+
+    A tuple of bounds, the needs of all of which are met.
+
+    **Raises:**
+
+    `ValueError` naming `bounds`.
+    """
+    if not isinstance(bounds, Sequence) or isinstance(bounds, str) or not bounds:
+        raise ValueError(
+            "`bounds` must be a sequence of at least one bound of nlbound_jax.ladder, "
+            f"got {_validate.shown(bounds)}."
+        )
+    for bound in bounds:
+        _validate.instance("bounds", bound, AbstractBound)
+    names = [bound.name for bound in bounds]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`bounds` must have every name once, got {twice!r} twice.")
+    for bound in bounds:
+        if not applicable([bound], task, known=known):
+            allowed = ", ".join(known) or "a network"
+            raise ValueError(
+                f"`bounds` must need no more than {allowed} and what `task` has, "
+                f"got {bound.name!r}, which needs {', '.join(bound.needs)}."
+            )
+    return tuple(bounds)
+
+
+# What is known of a network at a time of a run.
+ALONG_A_RUN = ("t", "start", "reference", "envelope", "gammas", "cells", "key")
+
+
+def evaluate(
+    bounds: Sequence[AbstractBound],
+    run: Run,
+    delta: float,
+    *,
+    times: Any = None,
+    dtype: Any = None,
+) -> dict[str, Terms]:
+    """Every bound at every time of a run, in one compiled program; those that are made once, at
+    the last time.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder, all of whose needs the run meets.
+    - `run`: a [`Run`][].
+    - `delta`: one minus the confidence of each bound by itself.
+
+    **Other arguments:**
+
+    - `times`: indices of the times; all by default.
+    - `dtype`: in which networks are evaluated on the samples; that of the run by default.
+
+    **Returns:**
+
+    A [`Terms`][] of NumPy arrays for each name, a leading axis of times in each.
+    """
+    along = run.along()
+    if dtype is not None:
+        weights = tuple(w.astype(dtype) for w in along.weights)
+        along = eqx.tree_at(
+            lambda a: (a.weights, a.epsilon), along, (weights, along.epsilon.astype(dtype))
+        )
+    held_out = any("held_out" in bound.needs for bound in bounds)
+    samples = samples_of(run.task, along.weights[0].dtype, delta, held_out=held_out)
+    numbers, level = numbers_as_arrays(bounds), jnp.asarray(delta, float)
+    found: dict[str, Terms] = {}
+    times = np.arange(len(along.ts)) if times is None else np.asarray(times)
+    for over_time in (True, False):
+        chosen = tuple(bound for bound in numbers if bound.over_time == over_time)
+        if chosen:
+            part = along.at(times if over_time else times[-1:])
+            found |= _evaluate(part, (chosen, samples, level))
+    found = jax.tree.map(np.asarray, found)
+    return {bound.name: found[bound.name] for bound in bounds}
+
+
+def evaluate_network(
+    bounds: Sequence[AbstractBound], net: LeakyMLP, task: Task, delta: float
+) -> dict[str, Terms]:
+    """Bounds on a network of which nothing else is known.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder whose needs such a network meets.
+    - `net`: the network, on whitened inputs.
+    - `task`: the data.
+    - `delta`: one minus the confidence of each bound by itself.
+
+    **Returns:**
+
+    A [`Terms`][] of NumPy arrays for each name, `(k,)` each.
+    """
+    held_out = any("held_out" in bound.needs for bound in bounds)
+    at = Snapshot(net, samples_of(task, net.weights[0].dtype, delta, held_out=held_out))
+    found = _evaluate_one(numbers_as_arrays(bounds), at, jnp.asarray(delta, float))
+    found = jax.tree.map(np.asarray, found)
+    return {bound.name: found[bound.name] for bound in bounds}

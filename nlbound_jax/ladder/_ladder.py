@@ -1,0 +1,85 @@
+"""All bounds, in the order of tables. This is the one list of them."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from ._bound import AbstractBound
+from ._classical import (
+    VC,
+    Counting,
+    Frobenius,
+    PACBayesGaussian,
+    PACBayesSpectral,
+    PathNorm,
+    PathNormL2,
+    Spectral,
+)
+from ._paper import Theorem52Bound
+from ._split import SplitAPosteriori, SplitAPriori, SplitNoPlugIn, SplitWhollyAPriori
+from ._trajectory import EnvelopeTrajectoryBound, MeasuredTrajectoryBound
+
+PAPER: tuple[AbstractBound, ...] = (Theorem52Bound("printed"), Theorem52Bound("repaired"))
+OURS: tuple[AbstractBound, ...] = (
+    EnvelopeTrajectoryBound(),
+    MeasuredTrajectoryBound(),
+    SplitAPriori(),
+    SplitWhollyAPriori(),
+    SplitAPosteriori(),
+    SplitNoPlugIn(),
+)
+CLASSICAL: tuple[AbstractBound, ...] = (
+    VC(),
+    Counting(),
+    Frobenius(),
+    PathNorm(),
+    PathNormL2(),
+    Spectral(),
+    PACBayesSpectral(),
+    PACBayesGaussian(),
+)
+
+
+def all_bounds() -> tuple[AbstractBound, ...]:
+    """Every bound of the ladder.
+
+    **Returns:**
+
+    Those of the paper, ours, and the classical ones.
+    """
+    return (*PAPER, *OURS, *CLASSICAL)
+
+
+def configured(bounds: Iterable[AbstractBound], **numbers: Any) -> tuple[AbstractBound, ...]:
+    """The bounds with other numbers, each with those that it has a field for.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder.
+    - `numbers`: by the name of a field, such as `kappa` or `precision_bits`.
+
+    **Returns:**
+
+    A tuple of bounds.
+    """
+    found = []
+    for bound in bounds:
+        fields = {f.name for f in dataclasses.fields(bound)}
+        found.append(
+            dataclasses.replace(bound, **{n: v for n, v in numbers.items() if n in fields})
+        )
+    return tuple(found)
+
+
+def colour_of(name: str) -> str | None:
+    """The colour of a bound in pictures.
+
+    **Arguments:**
+
+    - `name`: of a bound of the ladder.
+
+    **Returns:**
+
+    A colour of Matplotlib; `None`, its next one, for a name that is not in the ladder.
+    """
+    return next((bound.colour for bound in all_bounds() if bound.name == name), None)

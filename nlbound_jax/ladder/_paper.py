@@ -1,0 +1,76 @@
+"""Theorem 5.2 of the paper as a bound of the ladder."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS, where
+from .._types import Numeric, Reading
+from ..bounds import theorem_5_2
+from ..tasks import Task
+from ._bound import PLUG_IN, ROUNDING, AbstractBound
+from ._snapshot import Snapshot
+from ._terms import Terms
+
+
+class Theorem52Bound(AbstractBound):
+    """[`theorem_5_2`][] at every margin of the run.
+
+    **Attributes:**
+
+    - `reading`: `"printed"` or `"repaired"`.
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
+
+    reading: Reading = eqx.field(static=True)
+    kappa: int = eqx.field(static=True, default=2)
+    precision_bits: Numeric = 32
+
+    needs = ("t", "start", "gammas", "cells")
+    a_priori = True
+    source = "Golikov 2024, Theorem 5.2"
+    cites = ("hoeffding1963probability",)
+
+    @property
+    def name(self) -> str:
+        """The reading is part of it."""
+        return f"theorem-5.2-{self.reading}"
+
+    @property
+    def colour(self) -> str:
+        """In pictures."""
+        return {"printed": "tab:blue", "repaired": "tab:orange"}[self.reading]
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """Assumption 5.1 in both readings; the printed one rests on a proof that has gaps."""
+        proof = ("the printed proof",) if self.reading == "printed" else ()
+        return ("Assumption 5.1", *proof, PLUG_IN, ROUNDING)
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The theorem, its premises beta and rho measured on the network at time 0."""
+        start, gammas = at.start, at.gammas
+        found = theorem_5_2(
+            at.t,
+            depth=at.net.depth,
+            epsilon=at.epsilon,
+            beta=jnp.max(start.norms),
+            gamma=gammas,
+            stable_rank_root=jnp.maximum(1.0, start.frobenius / start.norms[0]),
+            alignment=at.data.alignment,
+            dim=at.data.dim,
+            num_samples=at.data.num_samples,
+            kappa=self.kappa,
+            precision_bits=self.precision_bits,
+            delta=delta,
+            cells=at.cells,
+            reading=self.reading,
+        )
+        return at.terms(
+            gamma=gammas,
+            train_term=at.margin_risk(gammas),
+            complexity=found.capacity,
+            rest=found.deviation,
+            result=where(jnp.isfinite(found.u), RESULTS.successful, RESULTS.blow_up),
+            parts={"capacity": found.capacity, "deviation": found.deviation},
+        )

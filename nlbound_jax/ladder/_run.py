@@ -1,0 +1,222 @@
+"""A trained network and what its bounds need along the way."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._types import Numeric
+from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
+from ..networks import LeakyMLP
+from ..tasks import Task
+from ._snapshot import Reference, Snapshot, Start, start_of
+
+
+class Along(eqx.Module):
+    """The arrays of a run over time: what a compiled evaluation takes. Attributes as those of a
+    [`Snapshot`][], those that change with a leading axis of times."""
+
+    ts: Float[Array, " times"]
+    weights: tuple[Float[Array, "times _out _in"], ...]
+    epsilon: Float[Array, ""]
+    start: Start
+    reference: Reference
+    gammas: Float[Array, "times k"]
+    cells: Float[Array, ""]
+    key: PRNGKeyArray | None
+
+    def changing(self) -> Any:
+        """What has an axis of times, to be mapped over."""
+        return (self.ts, self.weights, self.reference, self.gammas)
+
+    def at(self, times: Any) -> "Along":
+        """The run at some of its times.
+
+        **Arguments:**
+
+        - `times`: indices, `(n,)`.
+
+        **Returns:**
+
+        An [`Along`][].
+        """
+        changing = jax.tree.map(lambda leaf: leaf[times], self.changing())
+        return eqx.tree_at(lambda along: along.changing(), self, changing)
+
+    def snapshot(self, now: Any, samples: Any) -> Snapshot:
+        """One point of training.
+
+        **Arguments:**
+
+        - `now`: `changing()` at one time.
+        - `samples`: a [`Samples`][].
+
+        **Returns:**
+
+        A [`Snapshot`][].
+        """
+        t, weights, reference, gammas = now
+        net = LeakyMLP(weights, self.epsilon)
+        known = (t, self.start, reference, gammas, self.cells, self.key)
+        return Snapshot(net, samples, *known)
+
+
+class Run(eqx.Module):
+    """A trained network, the reference network beside it, and where the bounds are evaluated.
+
+    **Attributes:**
+
+    - `task`: the data.
+    - `start`: the network at time 0.
+    - `trajectory`: the network over time, a [`Trajectory`][].
+    - `reference`: the reference network at the same times, a [`ReferenceTrajectory`][].
+    - `gammas`: margins fixed before training but for their unit, `(times k)`.
+    - `key`: for bounds that draw at random, or `None`.
+    """
+
+    task: Task
+    start: LeakyMLP
+    trajectory: Trajectory
+    reference: ReferenceTrajectory
+    gammas: Float[np.ndarray, "times k"]
+    key: PRNGKeyArray | None = None
+
+    @property
+    def scale(self) -> Float[np.ndarray, " times"]:
+        """$\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network."""
+        return np.asarray(self.reference.scale)
+
+    @property
+    def cells(self) -> int:
+        """How many cells (t, gamma) a union is taken over."""
+        return self.gammas.size
+
+    def along(self) -> Along:
+        """The arrays of the run.
+
+        **Returns:**
+
+        An [`Along`][].
+        """
+        reference = self.reference
+        parts = (reference.norms, reference.frobenius, reference.envelope)
+        return Along(
+            ts=jnp.asarray(self.trajectory.ts, float),
+            weights=self.trajectory.weights,
+            epsilon=self.trajectory.epsilon,
+            start=start_of(self.start),
+            reference=Reference(tuple(jnp.asarray(v, float) for v in reference.weights), *parts),
+            gammas=jnp.asarray(self.gammas),
+            cells=jnp.asarray(float(self.cells)),
+            key=self.key,
+        )
+
+
+def root_mean_square_residual(net: LeakyMLP, task: Task) -> float:
+    """$\\ell(0)$, the root mean square of $y - f(\\tilde x)$ over the training set.
+
+    **Arguments:**
+
+    - `net`: the network at time 0.
+    - `task`: the data.
+
+    **Returns:**
+
+    A number.
+    """
+    return float(np.sqrt(np.mean((task.y - np.asarray(net(task.x), float)) ** 2)))
+
+
+def follow(
+    task: Task,
+    start: LeakyMLP,
+    trajectory: Trajectory,
+    *,
+    ratios: tuple[float, ...],
+    envelope: bool = True,
+    initial_residual: Numeric | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Run:
+    """The reference network beside a trained one: what every bound along training is made of.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `start`: the network at time 0.
+    - `trajectory`: the network over time.
+
+    **Other arguments:**
+
+    - `ratios`: the margins are $\\gamma$ = scale / ratio, with the scale
+        $\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network.
+    - `envelope`: whether to integrate the envelope as well.
+    - `initial_residual`: $\\ell(0)$, measured if `None`.
+    - `key`: for bounds that draw at random. They must not depend on the start weights: not the
+        key that those were drawn with.
+
+    **Returns:**
+
+    A [`Run`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
+    """
+    if initial_residual is None:
+        initial_residual = root_mean_square_residual(start, task)
+    reference = reference_flow(
+        start,
+        task.target,
+        np.asarray(trajectory.ts, float),
+        envelope=envelope,
+        initial_residual=initial_residual,
+    )
+    gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
+    return Run(task, start, trajectory, reference, gammas, key)
+
+
+@eqx.filter_jit
+def errors(weights, epsilon, x, y) -> Float[Array, " times"]:
+    """The share of samples on the wrong side at every time.
+
+    **Arguments:**
+
+    - `weights`: `(times out in)` each.
+    - `epsilon`: one minus the negative slope.
+    - `x`, `y`: inputs `(d m)` and labels `(m,)`, in the dtype of the weights.
+
+    **Returns:**
+
+    The shares, `(times,)`, float64.
+    """
+
+    def one(weights):
+        margins = y * LeakyMLP(weights, epsilon).features_first(x)
+        return jnp.mean(margins < 0, dtype=float)
+
+    return jax.lax.map(one, weights)
+
+
+def risks(run: Run) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"] | None]:
+    """Train and test error of the network at every time.
+
+    **Arguments:**
+
+    - `run`: a [`Run`][].
+
+    **Returns:**
+
+    Two arrays `(times,)`; the second is `None` without test data.
+    """
+    task, trajectory = run.task, run.trajectory
+    dtype = trajectory.weights[0].dtype
+
+    def of(x, y):
+        x, y = jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
+        return np.asarray(errors(trajectory.weights, trajectory.epsilon, x, y))
+
+    has_test = task.x_test is not None and task.y_test is not None
+    return of(task.x, task.y), of(task.x_test, task.y_test) if has_test else None

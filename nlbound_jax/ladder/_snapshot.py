@@ -1,0 +1,278 @@
+"""What is known of a network at one point of training."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..bounds import HeldOutWhitening, held_out_whitening
+from ..networks import LeakyMLP
+from ..tasks import Task
+from ._terms import Terms
+
+# The share of delta that bounds the second moments where nothing is plugged in.
+MOMENT_SHARE = 0.1
+
+_Scalar = Float[Array, ""]
+
+
+class Samples(eqx.Module):
+    """The training set as the bounds need it: samples in columns, in the dtype of the network.
+
+    **Attributes:**
+
+    - `x`, `y`: whitened inputs `(d m)` and labels `(m,)`.
+    - `norms`: $\\|\\tilde x_i\\|$, `(m,)`.
+    - `spectrum`: eigenvalues of $\\Sigma_X$, `(d,)`.
+    - `alignment`: s.
+    - `matrix`: raw inputs to whitened ones, `(features d)`.
+    - `held_out`: the whitening by held-out inputs, or `None`; `moment_share` of the $\\delta$ that
+        it was made for is spent on its second moments.
+    """
+
+    x: Float[Array, "d m"]
+    y: Float[Array, " m"]
+    norms: Float[Array, " m"]
+    spectrum: Float[Array, " d"]
+    alignment: _Scalar
+    matrix: Float[Array, "features d"]
+    held_out: HeldOutWhitening | None
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.x.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """m."""
+        return self.x.shape[1]
+
+
+def has_held_out(task: Task) -> bool:
+    """Whether a task has what the bounds without a plug-in need: test inputs, and a bound on the
+    norm known beforehand.
+
+    **Arguments:**
+
+    - `task`: the data.
+
+    **Returns:**
+
+    A bool.
+    """
+    return task.held_out is not None and task.norm_bound is not None
+
+
+def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -> Samples:
+    """The training set of a task as the bounds need it.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `dtype`: of the network.
+    - `delta`: one minus the confidence of each bound.
+    - `held_out`: whether to whiten by the held-out inputs as well, if there are any: it costs
+        a pass over them.
+
+    **Returns:**
+
+    A [`Samples`][].
+    """
+    whitening = None
+    if held_out and has_held_out(task):
+        whitening = held_out_whitening(
+            task.transform.inverse(task.x),
+            task.held_out,
+            norm_bound=task.norm_bound,
+            delta=MOMENT_SHARE * delta,
+        )
+    return Samples(
+        x=jnp.asarray(task.x.T, dtype),
+        y=jnp.asarray(task.y, dtype),
+        norms=jnp.asarray(np.linalg.norm(task.x, axis=1), dtype),
+        spectrum=jnp.asarray(task.spectrum, float),
+        alignment=jnp.asarray(min(task.alignment, 1.0)),  # rounding may lift it above
+        matrix=jnp.asarray(task.transform.matrix, float),
+        held_out=whitening,
+    )
+
+
+class Start(eqx.Module):
+    """The network at time 0 and its norms: `norms` $\\|W_l(0)\\|$, `(layers,)`, and `frobenius`
+    $\\|W_1(0)\\|_F$. They are measured, since rounding may lift a norm just above the beta that was
+    asked for."""
+
+    net: LeakyMLP
+    norms: Float[Array, " layers"]
+    frobenius: _Scalar
+
+
+def start_of(net: LeakyMLP) -> Start:
+    """The network at time 0 and its norms, in float64.
+
+    **Arguments:**
+
+    - `net`: a [`LeakyMLP`][].
+
+    **Returns:**
+
+    A [`Start`][].
+    """
+    weights = [np.asarray(w, float) for w in net.weights]
+    norms = jnp.asarray([np.linalg.norm(w, 2) for w in weights])
+    return Start(net, norms, jnp.asarray(np.linalg.norm(weights[0])))
+
+
+class Reference(eqx.Module):
+    """The reference network V at one time: `weights`, `norms` $\\|V_l\\|$ and `frobenius`
+    $\\|V_l\\|_F$, `(layers,)`, and the `envelope` $x_l \\ge \\|W_l - V_l\\|_F$, `(layers,)`, or
+    `None`. Over time every array has a leading axis."""
+
+    weights: tuple[Float[Array, "*times _out _in"], ...]
+    norms: Float[Array, "*times layers"]
+    frobenius: Float[Array, "*times layers"]
+    envelope: Float[Array, "*times layers"] | None
+
+
+class Snapshot(eqx.Module):
+    """One network and what is known of it; `None` where something is not known.
+
+    **Attributes:**
+
+    - `net`: the network.
+    - `data`: its training set, a [`Samples`][].
+    - `t`: the time of training.
+    - `start`: the network at time 0, a [`Start`][].
+    - `reference`: the reference network at time t, a [`Reference`][].
+    - `gammas`: margins fixed before the sample was seen, `(k,)`.
+    - `cells`: how many cells (t, gamma) a bound that needs a union over them pays for.
+    - `key`: for bounds that draw at random.
+    """
+
+    net: LeakyMLP
+    data: Samples
+    t: _Scalar | None = None
+    start: Start | None = None
+    reference: Reference | None = None
+    gammas: Float[Array, " k"] | None = None
+    cells: _Scalar | None = None
+    key: PRNGKeyArray | None = None
+
+    @property
+    def envelope(self) -> Float[Array, " layers"] | None:
+        """$x_l \\ge \\|W_l - V_l\\|_F$, if it is known."""
+        return None if self.reference is None else self.reference.envelope
+
+    @property
+    def held_out(self) -> HeldOutWhitening | None:
+        """The whitening by held-out inputs, if there are any."""
+        return self.data.held_out
+
+    def lacks(self, bound: Any) -> list[str]:
+        """What a bound needs and is not known here.
+
+        **Arguments:**
+
+        - `bound`: an [`AbstractBound`][].
+
+        **Returns:**
+
+        Names of fields.
+        """
+        return [name for name in bound.needs if getattr(self, name) is None]
+
+    @property
+    def weights(self) -> tuple[Float[Array, "_out _in"], ...]:
+        """The weights in float64."""
+        return tuple(w.astype(float) for w in self.net.weights)
+
+    @property
+    def epsilon(self) -> _Scalar:
+        """One minus the negative slope, in float64."""
+        return self.net.epsilon.astype(float)
+
+    @property
+    def margins(self) -> Float[Array, " m"]:
+        """$y_i f(x_i)$."""
+        return self.margins_of(self.net)
+
+    def margins_of(self, net: LeakyMLP) -> Float[Array, " m"]:
+        """$y_i f(x_i)$ of another network.
+
+        **Arguments:**
+
+        - `net`: a [`LeakyMLP`][].
+
+        **Returns:**
+
+        The margins, `(m,)`.
+        """
+        return self.data.y * net.features_first(self.data.x)
+
+    def margin_risk(self, gammas: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The share of the training set with $y f(x) < \\gamma$.
+
+        **Arguments:**
+
+        - `gammas`: margins, `(k,)`.
+
+        **Returns:**
+
+        The shares, `(k,)`; NaN where a margin is.
+        """
+        # Margins are compared in the dtype of the network; counts are exact in float64.
+        ratio = self.margins / gammas.astype(self.data.y.dtype)[:, None]
+        risk = jnp.mean(ratio < 1, axis=-1, dtype=float)
+        return jnp.where(jnp.isnan(gammas), jnp.nan, risk)
+
+    def ramp_risk(self, gammas: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The mean of $\\min(1, \\max(0, 1 - y f(x) / \\gamma))$ over the training set.
+
+        **Arguments:**
+
+        - `gammas`: margins, `(k,)`.
+
+        **Returns:**
+
+        The means, `(k,)`; NaN where a margin is.
+        """
+        ratio = self.margins / gammas.astype(self.data.y.dtype)[:, None]
+        return jnp.mean(jnp.clip(1 - ratio, 0, 1), axis=-1, dtype=float)
+
+    def terms(
+        self, *, gamma, train_term, complexity, rest, result, parts: dict[str, Array]
+    ) -> Terms:
+        """What a bound says, and beside it the risks of the network at the bound's margins.
+
+        **Arguments:**
+
+        - `gamma`: the margins, `(k,)` or a number; `None` where the bound has none.
+        - `train_term`, `complexity`, `rest`: numbers or `(k,)`; they add up to the bound.
+        - `result`: a member of `RESULTS`, of such a shape.
+        - `parts`: whatever the bound is made of, by its own names: numbers or `(k, ...)`.
+
+        **Returns:**
+
+        A [`Terms`][], every array `(k,)`.
+        """
+        gamma = jnp.atleast_1d(jnp.asarray(jnp.nan if gamma is None else gamma, float))
+
+        def wide(value):
+            value = jnp.asarray(value)
+            return jnp.broadcast_to(value, gamma.shape + value.shape[1:])
+
+        return Terms(
+            gamma=gamma,
+            train_term=wide(train_term),
+            complexity=wide(complexity),
+            rest=wide(rest),
+            margin_risk=self.margin_risk(gamma),
+            ramp_risk=self.ramp_risk(gamma),
+            result=jax.tree.map(wide, result),
+            parts={name: wide(part) for name, part in parts.items()},
+            t=jnp.asarray(jnp.nan) if self.t is None else self.t,
+        )

@@ -1,0 +1,194 @@
+"""The split bound as bounds of the ladder, in its four versions."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import bounds
+from ..bounds import SplitBound, SplitGrid, SplitSizes
+from ..networks import LeakyMLP
+from ..tasks import Task
+from ._bound import NO_PLUG_IN, PLUG_IN, AbstractBound
+from ._snapshot import MOMENT_SHARE, Snapshot
+from ._terms import Terms
+
+# Fixed before any sample is seen; the union over its cells is paid for.
+GRID = SplitGrid()
+
+
+class AbstractSplitBound(AbstractBound):
+    """[`split_bound`][] in its best cell, at the margin that is best for it: any cost nothing but
+    the cells."""
+
+    needs = ()
+    measures = "smoothed ramp risk"
+    source = "nlbound_jax"
+    cites = (
+        "mcallester1999some",
+        "donsker1983asymptotic",
+        "bartlett2002rademacher",
+        "ledoux1991probability",
+        "mcdiarmid1989method",
+        "hoeffding1963probability",
+    )
+    # Whether the families of its cells are metrics along the linear part.
+    metric: ClassVar[bool] = False
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """Nothing of the training."""
+        return (PLUG_IN,)
+
+    def _terms(self, at: Snapshot, found: SplitBound) -> Terms:
+        """Its capacity is the price of the linear part; what the nonlinear part costs is counted
+        with the noise and the distance, as the paper counts its deviation."""
+        parts = {
+            "nonlinear": found.nonlinear,
+            "smoothing": found.smoothing,
+            "deviation": found.deviation,
+            "noise": found.noise,
+            "linear": found.linear,
+            "paths": found.paths[None],
+            "log_cells": found.log_cells,
+        }
+        if self.metric and at.net.depth == 2:
+            thetas, exponents = (jnp.asarray(part) for part in GRID.metrics())
+            parts["theta"] = thetas[found.family]
+            parts["exponent"] = jnp.asarray(GRID.exponents)[exponents[found.family]]
+        return at.terms(
+            gamma=found.gamma,
+            train_term=found.train_risk,
+            complexity=found.capacity,
+            rest=found.nonlinear + found.smoothing + found.deviation,
+            result=found.result,
+            parts=parts,
+        )
+
+
+def _search(at: Snapshot, margins, norms, sizes: SplitSizes, delta, **changes: Any) -> SplitBound:
+    """The best cell; `changes` are what differs from the whitened training set."""
+    known = {
+        "epsilon": at.epsilon,
+        "num_samples": jnp.asarray(float(at.data.num_samples)),
+        "delta": delta,
+        "deviation": jnp.zeros(()),
+        "dim": at.data.dim,
+        "depth": at.net.depth,
+        "grid": GRID,
+    }
+    gammas = bounds.split_gammas(margins)
+    return bounds.split_search(margins, norms, sizes, gammas, **known | changes)
+
+
+def _plain_sizes(linear_norm, paths, dim: int) -> SplitSizes:
+    """The norms where inputs are whitened: the plug-in takes $E\\|x\\|^2$ to be d."""
+    root = jnp.sqrt(jnp.asarray(float(dim)))
+    return SplitSizes(linear_norm, paths[None], root[None], root)
+
+
+class SplitAPriori(AbstractSplitBound):
+    """The train term is measured; the norms are those that the envelope allows."""
+
+    name = "split-a-priori"
+    needs = ("reference", "envelope")
+    a_priori = True
+    colour = "tab:green"
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the trained network."""
+        sizes = self.sizes(at)
+        return self._terms(at, _search(at, at.margins, at.data.norms, sizes, delta))
+
+    def sizes(self, at: Snapshot) -> SplitSizes:
+        """The norms that any network within the envelope has.
+
+        **Arguments:**
+
+        - `at`: a [`Snapshot`][].
+
+        **Returns:**
+
+        A [`SplitSizes`][].
+        """
+        reference: Any = at.reference
+        linear, paths = bounds.norms_nearby(reference.weights, reference.envelope, at.epsilon)
+        return _plain_sizes(linear, paths, at.data.dim)
+
+
+class SplitWhollyAPriori(SplitAPriori):
+    """The train term too is known before training: that of the reference network's weights, at
+    the distance Q that the envelope allows."""
+
+    name = "split-wholly-a-priori"
+    measures = "smoothed ramp risk of the reference network's weights"
+    colour = "tab:olive"
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the trained network, from the reference network's margins."""
+        reference: Any = at.reference
+        dtype = at.data.y.dtype
+        weights = tuple(v.astype(dtype) for v in reference.weights)
+        margins = at.margins_of(LeakyMLP(weights, at.net.epsilon))
+        finite = jnp.isfinite(reference.envelope).all()
+        # The norms may be infinite too where the envelope is: no 0 * inf on the way.
+        norms, frobenius, far = (
+            jnp.where(finite, values, 0.0)
+            for values in (reference.norms, reference.frobenius[0], reference.envelope)
+        )
+        reach = jnp.where(finite, bounds.output_distance(norms, frobenius, far), jnp.inf)
+        sizes = self.sizes(at)
+        found = _search(at, margins, at.data.norms, sizes, delta, deviation=reach)
+        return self._terms(at, found)
+
+
+class SplitAPosteriori(AbstractSplitBound):
+    """Everything is measured on the network, however it was trained."""
+
+    name = "split-a-posteriori"
+    a_priori = False
+    colour = "tab:red"
+    metric = True
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the network."""
+        weights, dim = at.weights, at.data.dim
+        size = jnp.linalg.norm(bounds.linear_part(weights, at.epsilon))
+        if at.net.depth == 2:
+            metric = bounds.linear_metric(weights, at.epsilon, at.data.spectrum, GRID)
+            ones = jnp.ones(len(GRID.metrics()[0]))
+            sizes = SplitSizes(size, metric, ones, jnp.sqrt(jnp.asarray(float(dim))))
+        else:
+            sizes = _plain_sizes(size, bounds.path_norms(weights), dim)
+        return self._terms(at, _search(at, at.margins, at.data.norms, sizes, delta))
+
+
+class SplitNoPlugIn(AbstractSplitBound):
+    """As a posteriori, but second moments are bounded by held-out inputs instead of plugged in."""
+
+    name = "split-no-plug-in"
+    needs = ("held_out",)
+    a_priori = False
+    colour = "tab:brown"
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """That the held-out inputs are what they are called."""
+        return (NO_PLUG_IN,)
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the network, at the ridge that is best for it."""
+        held_out: Any = at.held_out
+        margins, weights = at.margins, at.weights
+        raw = (weights[0] @ at.data.matrix.T, *weights[1:])
+        less = {"delta": delta * (1 - MOMENT_SHARE), "dim": held_out.basis.shape[0]}
+
+        # One after the other: a search holds several arrays of the size of the sample.
+        def at_ridge(args):
+            ridge, norms = args
+            sizes = held_out.sizes(raw, at.epsilon, ridge)
+            return _search(at, margins, norms.astype(margins.dtype), sizes, **less)
+
+        ridges = (jnp.arange(held_out.ridges), held_out.input_norms)
+        tried = jax.lax.map(at_ridge, ridges)
+        best = jnp.argmin(tried.value)
+        return self._terms(at, jax.tree.map(lambda leaf: leaf[best], tried))

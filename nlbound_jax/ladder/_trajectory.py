@@ -1,0 +1,100 @@
+"""The trajectory bound, from the envelope or from measured distances."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS, where
+from .._types import Numeric
+from ..bounds import trajectory_bound
+from ..tasks import Task
+from ._bound import PLUG_IN, ROUNDING, AbstractBound
+from ._snapshot import Snapshot
+from ._terms import Terms
+
+
+class AbstractTrajectoryBound(AbstractBound):
+    """[`trajectory_bound`][] at every margin of the run.
+
+    **Attributes:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
+
+    kappa: int = eqx.field(static=True, default=2)
+    precision_bits: Numeric = 32
+
+    needs = ("reference", "gammas", "cells")
+    source = "nlbound_jax"
+    cites = ("hoeffding1963probability", "chernoff1952measure", "clarke1990optimization")
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """Nothing of the training."""
+        return (PLUG_IN, ROUNDING)
+
+    @abc.abstractmethod
+    def distances(self, at: Snapshot) -> Float[Array, " layers"]:
+        """$x_l \\ge \\|W_l - V_l\\|_F$.
+
+        **Arguments:**
+
+        - `at`: a [`Snapshot`][].
+
+        **Returns:**
+
+        The distances, `(layers,)`.
+        """
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound from these distances."""
+        gammas = at.gammas
+        found = trajectory_bound(
+            at.reference.norms,
+            at.reference.frobenius[0],
+            self.distances(at),
+            epsilon=at.epsilon,
+            gamma=gammas,
+            dim=at.data.dim,
+            num_samples=at.data.num_samples,
+            kappa=self.kappa,
+            precision_bits=self.precision_bits,
+            delta=delta,
+            cells=at.cells,
+        )
+        return at.terms(
+            gamma=gammas,
+            train_term=at.margin_risk(gammas),
+            complexity=found.capacity,
+            rest=found.deviation,
+            result=where(jnp.isfinite(found.distance), RESULTS.successful, RESULTS.blow_up),
+            parts={"capacity": found.capacity, "deviation": found.deviation},
+        )
+
+
+class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
+    """The trajectory bound from the envelope, known before training."""
+
+    name = "trajectory"
+    needs = ("reference", "envelope", "gammas", "cells")
+    a_priori = True
+    colour = "tab:purple"
+
+    def distances(self, at: Snapshot) -> Float[Array, " layers"]:
+        """The envelope."""
+        return at.envelope
+
+
+class MeasuredTrajectoryBound(AbstractTrajectoryBound):
+    """The trajectory bound from the distances of the trained network."""
+
+    name = "trajectory-measured"
+    a_priori = False
+    colour = "tab:pink"
+
+    def distances(self, at: Snapshot) -> Float[Array, " layers"]:
+        """Measured on the weights."""
+        pairs = zip(at.weights, at.reference.weights, strict=True)
+        return jnp.stack([jnp.linalg.norm(w - v) for w, v in pairs])

@@ -1,0 +1,101 @@
+"""Bounds as rows: the one place where JSON entries are made."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .._results import outcome_names
+from ..ladder import AbstractBound, Terms
+
+
+def row(
+    bound: AbstractBound, terms: Terms, assumes: Iterable[str], test_risk: float | None
+) -> dict[str, Any]:
+    """An entry of `bounds` in `report.json`.
+
+    **Arguments:**
+
+    - `bound`: the bound.
+    - `terms`: what it says, at one margin: numbers.
+    - `assumes`: what it assumes of the data at hand.
+    - `test_risk`: of the network, or `None`.
+
+    **Returns:**
+
+    A dictionary of plain values. `value` is at most 1, `uncapped` is the sum of the three terms.
+    """
+    numbers = {
+        "train_term": float(terms.train_term),
+        "complexity": float(terms.complexity),
+        "rest": float(terms.rest),
+        "uncapped": float(terms.value),
+        "value": min(1.0, float(terms.value)),
+    }
+    return {
+        "bound": bound.name,
+        "t": _known(terms.t),
+        "gamma": _known(terms.gamma),
+        **numbers,
+        "train_margin_risk": _known(terms.margin_risk),
+        "train_ramp_risk": _known(terms.ramp_risk),
+        "test_risk": test_risk,
+        "a_priori": bound.a_priori,
+        "deterministic": bound.deterministic,
+        "assumes": list(assumes),
+        "source": bound.source,
+        "result": outcome_names()[int(terms.result._value)],  # pyright: ignore
+        "parts": {name: np.asarray(part).tolist() for name, part in terms.parts.items()},
+    }
+
+
+def _known(value: Any) -> float | None:
+    """NaN stands for what a bound does not have."""
+    return None if math.isnan(value) else float(value)
+
+
+class Rows:
+    """Rows of some bounds along a run.
+
+    **Arguments:**
+
+    - `bounds`: by name.
+    - `terms`: over time and margins, by name.
+    - `assumes`: by name.
+    - `test_risk`: by time of training; empty without test data.
+    """
+
+    def __init__(
+        self,
+        bounds: Iterable[AbstractBound],
+        terms: Mapping[str, Terms],
+        assumes: Mapping[str, Iterable[str]],
+        test_risk: Mapping[float, float],
+    ):
+        self.bounds = {bound.name: bound for bound in bounds}
+        self.terms, self.assumes, self.test_risk = terms, assumes, test_risk
+
+    def cell(self, name: str, time: int, margin: int) -> dict[str, Any]:
+        """The row of one cell."""
+        terms = self.terms[name].at(time, margin)
+        risk = self.test_risk.get(float(terms.t))
+        return row(self.bounds[name], terms, self.assumes[name], risk)
+
+    def every(self) -> list[dict[str, Any]]:
+        """All rows, those of a bound in the order of time and margin."""
+        return [
+            self.cell(name, *cell)
+            for name, terms in self.terms.items()
+            for cell in np.ndindex(terms.gamma.shape)
+        ]
+
+    def over_time(self, name: str) -> list[dict[str, Any]]:
+        """The best margin at every time."""
+        margins = self.terms[name].best_margins()
+        return [self.cell(name, i, int(j)) for i, j in enumerate(margins)]
+
+    def best(self, name: str) -> dict[str, Any]:
+        """The best cell."""
+        time = self.terms[name].best_time()
+        return self.cell(name, time, int(self.terms[name].best_margins()[time]))
