@@ -313,7 +313,8 @@ def commands(group: Any, prefix: str) -> list[str]:
         if hasattr(command, "commands"):
             parts += commands(command, f"{prefix} {name}")
             continue
-        hints = typing.get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+        signature = inspect.signature(command.callback)
+        hints = {p.name: p.annotation for p in signature.parameters.values()}
         params = [p for p in command.params if p.name in hints and not p.hidden]
         rows = [option(p, hints[p.name]) for p in params]
         parts.append(

@@ -46,7 +46,7 @@ class Option:
 
     def check(self, name: str, value: Any) -> Any:
         """`value` in the type declared, or a `ValueError` of one line that calls it `name`."""
-        from . import _validate  # it imports JAX
+        from . import _validate  # JAX comes with it, which the command's help does without
 
         if self.words:
             return _validate.member(name, value, self.words)

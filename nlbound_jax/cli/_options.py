@@ -48,8 +48,7 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
         command(**given)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    # Typer reads both; `functools.wraps` would lead it back to the parameters of `command`.
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    # Read by Typer; `functools.wraps` would lead it back to the parameters of `command`.
     vars(run)["__signature__"] = inspect.Signature(parameters)
     return run
 
@@ -63,7 +62,7 @@ def _read(annotation: Any) -> tuple[Callable[..., Any] | None, list[inspect.Para
     for fact in facts:
         if isinstance(fact, Texts):
             return dict, [_parameter(n, o, text=True) for n, o in options(fact.cls).items()]
-    if not dataclasses.is_dataclass(cls):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return None, []
     found = {name: option for name, option in options(cls).items() if option.help}
     only = next((fact for fact in facts if isinstance(fact, Only)), Only(tuple(found)))
