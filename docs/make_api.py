@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nlbound_jax"
 PAGE = ROOT / "docs" / "api.md"
 SECTIONS = ("tasks", "networks", "dynamics", "bounds", "checks", "report", "figures", "sweep")
+TYPES = ("_words.py", "_types.py")
 WIDTH = 88
 DUNDERS = ("__call__", "__getitem__")
 HEAD = """# API
@@ -101,7 +102,7 @@ def segment(source: Source, node: ast.AST) -> str:
     text = re.sub(r"([\[(]) | ,?(?=[\])])", r"\1", text).replace(",]", "]")
     for name in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)}):
         found = define(source.path, name)
-        if found is None or found[0].path.name == "_types.py":
+        if found is None or found[0].path.name in TYPES:
             continue
         if isinstance(found[1], ast.Assign) and not isinstance(found[1].value, ast.Call):
             value = segment(found[0], found[1].value)
@@ -152,8 +153,11 @@ def fields(source: Source, node: ast.ClassDef) -> list[str]:
     for item in node.body:
         if isinstance(item, ast.AnnAssign):
             line = f"{segment(source, item.target)}: {segment(source, item.annotation)}"
-            if item.value is not None and not isinstance(item.value, ast.Call):
-                line += f" = {segment(source, item.value)}"
+            default = item.value
+            if isinstance(default, ast.Call):  # of `field`, which begins with the default
+                default = default.args[0] if default.args else None
+            if default is not None:
+                line += f" = {segment(source, default)}"
             lines.append(line)
         elif isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant):
             lines.append(f"{segment(source, item.targets[0])} = ...")
@@ -259,9 +263,9 @@ def comment_above(source: Source, node: ast.stmt) -> str:
 
 
 def annotation_types() -> str:
-    """The aliases of `_types.py`, with the comments above them."""
-    source, text = read(PACKAGE / "_types.py"), []
-    for node in source.tree.body:
+    """The aliases of `_words.py` and `_types.py`, with the comments above them."""
+    sources, text = [read(PACKAGE / name) for name in TYPES], []
+    for source, node in ((s, node) for s in sources for node in s.tree.body):
         if isinstance(node, ast.Assign):
             value = " ".join((ast.get_source_segment(source.text, node.value) or "").split())
             comment = comment_above(source, node)
@@ -309,7 +313,8 @@ def commands(group: Any, prefix: str) -> list[str]:
         if hasattr(command, "commands"):
             parts += commands(command, f"{prefix} {name}")
             continue
-        hints = typing.get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+        signature = inspect.signature(command.callback)
+        hints = {p.name: p.annotation for p in signature.parameters.values()}
         params = [p for p in command.params if p.name in hints and not p.hidden]
         rows = [option(p, hints[p.name]) for p in params]
         parts.append(

@@ -1,15 +1,14 @@
 """Types used in public signatures."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-# "printed" reproduces the paper's Theorem 5.2, "repaired" is what may be relied on.
-Reading = Literal["printed", "repaired"]
-InitKind = Literal["default", "rank-one"]
+from ._words import InitKind as InitKind
+from ._words import Reading as Reading
 
 # A number or an array of numbers that takes part in broadcasting.
 Numeric = ArrayLike | Sequence[float]

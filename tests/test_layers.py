@@ -88,8 +88,9 @@ def test_internal_imports_are_relative():
 
 
 def test_no_internal_import_inside_a_function():
-    # The command loads JAX only when it is needed.
-    outside = [f for f in FILES if f.relative_to(PACKAGE).parts[0] != "cli"]
+    # The command loads JAX only when it is needed, and its help is made of `_numbers`.
+    late = ("cli", "_numbers.py")
+    outside = [f for f in FILES if f.relative_to(PACKAGE).parts[0] not in late]
     assert offenders(local, outside) == []
 
 

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from .. import _validate
 from .._types import Reading
+from ._arguments import check_arguments
 
 try:
     import flint as _flint
@@ -203,9 +204,9 @@ def _evaluate(
     )
 
 
-def _exact(name: str, value: Any, low: float, high: float = math.inf, **limits: bool):
+def _exact(name: str, value: Any, **limits: Any):
     """The argument as a ball of radius 0: integers of any size, else doubles."""
-    number = _validate.scalar(name, value, low=low, high=high, **limits)
+    number = _validate.scalar(name, value, **limits)
     try:
         return flint.arb(operator.index(value))
     except TypeError:
@@ -254,38 +255,16 @@ def certified_theorem_5_2(
     `ValueError` naming the argument, `t` where 16384 bits are not enough; `ImportError` without
     python-flint.
     """
+    given = locals()
     if flint is None:
         raise ImportError(
             "certified_theorem_5_2 needs python-flint; install nlbound_jax[certified]."
         )
-    depth = _validate.integer("depth", depth, 2)
-    kappa = _validate.member("kappa", kappa, (1, 2))
-    reading = _validate.member("reading", reading, ("printed", "repaired"))
-    assumption_5_1 = _validate.member("assumption_5_1", assumption_5_1, (True, False))
     bits = _validate.integer("bits", bits, 64, _MAX_BITS)
-    if reading == "printed" and not assumption_5_1:
-        raise ValueError(
-            "`assumption_5_1` must be True with reading='printed', got False; "
-            "the printed theorem needs it."
-        )
-    numbers = {
-        "t": _exact("t", t, 0),
-        "epsilon": _exact("epsilon", epsilon, 0, 1),
-        "beta": _exact("beta", beta, 0, open_low=True),
-        "gamma": _exact("gamma", gamma, 0, open_low=True),
-        "stable_rank_root": _exact("stable_rank_root", stable_rank_root, 1),
-        "alignment": _exact("alignment", alignment, 0, 1),
-        "dim": _exact("dim", dim, 1),
-        "num_samples": _exact("num_samples", num_samples, 1),
-        "precision_bits": _exact("precision_bits", precision_bits, 1),
-        "delta": _exact("delta", delta, 0, 1, open_low=True, open_high=True),
-        "cells": _exact("cells", cells, 1),
-    }
-    if train_risk is not None:
-        numbers["train_risk"] = _exact("train_risk", train_risk, 0, 1)
+    numbers, choices = check_arguments(given, _exact)
     while True:
         with flint.ctx.workprec(bits):
-            found = _evaluate(numbers, depth, kappa, reading, assumption_5_1)
+            found = _evaluate(numbers, **choices)
         if found and all(_is_tight(e) for e in vars(found).values() if isinstance(e, Enclosure)):
             return found
         if bits == _MAX_BITS:

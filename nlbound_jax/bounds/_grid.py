@@ -8,22 +8,9 @@ import xarray as xr
 from .. import _validate
 from .._results import RESULTS
 from .._types import Numeric, Reading
+from ._arguments import ARGUMENTS, CHOICES, given_numbers
 from ._theorem52 import theorem_5_2
 
-UNITS = {
-    "t": "gradient-flow time",
-    "epsilon": "1 - negative slope",
-    "beta": "spectral norm",
-    "gamma": "margin",
-    "stable_rank_root": "1",
-    "alignment": "1",
-    "dim": "coordinates",
-    "num_samples": "samples",
-    "precision_bits": "bits",
-    "delta": "probability",
-    "cells": "cells",
-    "train_risk": "probability",
-}
 SEQUENCE = "a number or a non-empty sequence of numbers"
 TERMS = ("u", "v", "log_v", "capacity", "deviation", "penalty")
 
@@ -68,34 +55,22 @@ def grid(
 
     `ValueError` naming the argument.
     """
-    given = {
-        "t": t,
-        "epsilon": epsilon,
-        "beta": beta,
-        "gamma": gamma,
-        "stable_rank_root": stable_rank_root,
-        "alignment": alignment,
-        "dim": dim,
-        "num_samples": num_samples,
-        "precision_bits": precision_bits,
-        "delta": delta,
-        "cells": cells,
-        "train_risk": train_risk,
-    }
+    given = locals()
     chunk_size = _validate.integer("chunk_size", chunk_size, 1)
-    if train_risk is None:
-        del given["train_risk"]
-    numbers = {k: _validate.numeric(k, v, SEQUENCE).astype(float) for k, v in given.items()}
+    numbers = {
+        name: _validate.numeric(name, value, SEQUENCE).astype(float)
+        for name, value in given_numbers(given).items()
+    }
     for name, values in numbers.items():
         if values.ndim > 1 or values.size == 0:
             raise ValueError(f"`{name}` must be {SEQUENCE}, got shape {values.shape}.")
-    settings = {"depth": depth, "kappa": kappa, "reading": reading}
-    settings["assumption_5_1"] = assumption_5_1
+    settings = {name: given[name] for name in CHOICES}
     axes = {name: values for name, values in numbers.items() if values.ndim == 1}
     columns = _evaluate(numbers, axes, settings, chunk_size)
     shape = tuple(len(values) for values in axes.values())
     data = {name: (tuple(axes), column.reshape(shape)) for name, column in columns.items()}
-    dataset = xr.Dataset(data, coords={k: (k, v, {"units": UNITS[k]}) for k, v in axes.items()})
+    coords = {k: (k, v, {"units": ARGUMENTS[k].unit}) for k, v in axes.items()}
+    dataset = xr.Dataset(data, coords=coords)
     dataset["result"].attrs = {"flag_values": [0, 1], "flag_meanings": "successful blow_up"}
     single = {k: float(v) for k, v in numbers.items() if v.ndim == 0}
     version = importlib.metadata.version("nlbound_jax")

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .. import _validate
 from .._results import RESULTS, where
 from .._types import Numeric, Reading
+from ._arguments import check_arguments
 from ._capacity import counting
 from ._growth import log_growth, log_v, rates
 
@@ -151,31 +152,8 @@ def theorem_5_2(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set: in float32 the
     exponential in v would leave few right digits.
     """
+    given = locals()
     _validate.needs_x64("theorem_5_2")
-    depth = _validate.integer("depth", depth, 2)
-    kappa = _validate.member("kappa", kappa, (1, 2))
-    reading = _validate.member("reading", reading, ("printed", "repaired"))
-    assumption_5_1 = _validate.member("assumption_5_1", assumption_5_1, (True, False))
-    if reading == "printed" and not assumption_5_1:
-        raise ValueError(
-            "`assumption_5_1` must be True with reading='printed', got False; "
-            "the printed theorem needs it."
-        )
-    real = _validate.real
-    numbers = {
-        "t": real("t", t, 0),
-        "epsilon": real("epsilon", epsilon, 0, 1),
-        "beta": real("beta", beta, 0, open_low=True),
-        "gamma": real("gamma", gamma, 0, open_low=True),
-        "stable_rank_root": real("stable_rank_root", stable_rank_root, 1),
-        "alignment": real("alignment", alignment, 0, 1),
-        "dim": real("dim", dim, 1),
-        "num_samples": real("num_samples", num_samples, 1),
-        "precision_bits": real("precision_bits", precision_bits, 1),
-        "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
-        "cells": real("cells", cells, 1),
-    }
-    if train_risk is not None:
-        numbers["train_risk"] = real("train_risk", train_risk, 0, 1)
+    numbers, choices = check_arguments(given, _validate.real)
     _validate.broadcastable(numbers)
-    return _evaluate(numbers, depth, kappa, reading, assumption_5_1)
+    return _evaluate(numbers, **choices)

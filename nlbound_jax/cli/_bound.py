@@ -2,25 +2,21 @@
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._numbers import options
+from .._settings import Arguments
 from ._errors import one_line_errors
 from ._jax import set_up_jax
+from ._options import Texts, declared
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _ROWS = 60
-_RANGE = "A number, a list 1,3,10 or a range start:stop:num[:log]."
-
-
-class Reading(StrEnum):
-    printed = "printed"
-    repaired = "repaired"
 
 
 def parse(name: str, text: str) -> float | list[float]:
@@ -42,25 +38,9 @@ def parse(name: str, text: str) -> float | list[float]:
         raise ValueError(f"{message} {text!r}.") from None
 
 
+@declared
 def bound(
-    t: Annotated[str, typer.Option(help=f"Training time. {_RANGE}")],
-    epsilon: Annotated[str, typer.Option(help="1 - negative slope.")] = "0.001",
-    beta: Annotated[str, typer.Option(help="Spectral norm of each layer at the start.")] = "0.001",
-    gamma: Annotated[str, typer.Option(help="The margin.")] = "1e-6",
-    stable_rank_root: Annotated[str, typer.Option(help="rho: ||W_1||_F / ||W_1||.")] = "1",
-    alignment: Annotated[str, typer.Option(help="s: norm of the linear fit.")] = "0.633",
-    dim: Annotated[str, typer.Option(help="d: whitened coordinates.")] = "49",
-    num_samples: Annotated[str, typer.Option(help="m: training samples.")] = "60000",
-    precision_bits: Annotated[str, typer.Option(help="p: bits of a number.")] = "32",
-    delta: Annotated[str, typer.Option(help="1 - confidence.")] = "0.01",
-    cells: Annotated[str, typer.Option(help="Cells to pay for.")] = "1",
-    train_risk: Annotated[str | None, typer.Option(help="Margin risk, for the value.")] = None,
-    depth: Annotated[int, typer.Option(help="Number of weight matrices L.")] = 2,
-    kappa: Annotated[int, typer.Option(help="Proxy: 1 or 2.")] = 2,
-    reading: Annotated[Reading, typer.Option(help="As printed, or repaired.")] = Reading.repaired,
-    assumption: Annotated[
-        bool, typer.Option("--assumption-5-1/--no-assumption-5-1", help="Rely on it or not.")
-    ] = True,
+    given: Annotated[dict[str, Any], Texts(Arguments)],
     certified: Annotated[
         bool, typer.Option("--certified", help="Enclosures by ball arithmetic (one cell).")
     ] = False,
@@ -73,36 +53,20 @@ def bound(
     from .. import bounds
 
     set_up_jax()
-    texts = {
-        "t": t,
-        "epsilon": epsilon,
-        "beta": beta,
-        "gamma": gamma,
-        "stable_rank_root": stable_rank_root,
-        "alignment": alignment,
-        "dim": dim,
-        "num_samples": num_samples,
-        "precision_bits": precision_bits,
-        "delta": delta,
-        "cells": cells,
-        "train_risk": train_risk,
-    }
-    settings: dict[str, Any] = {"depth": depth, "kappa": kappa, "reading": reading.value}
-    settings["assumption_5_1"] = assumption
     with one_line_errors():
-        numbers: dict[str, Any] = {k: parse(k, v) for k, v in texts.items() if v is not None}
-        ranges = [name for name, value in numbers.items() if isinstance(value, list)]
+        given = {name: _value(name, value) for name, value in given.items() if value is not None}
+        ranges = [name for name, value in given.items() if isinstance(value, list)]
         if out is not None and out.exists():
             raise ValueError(f"`out` must be a path that does not exist yet, got {str(out)!r}.")
         if certified:
             if ranges or out is not None:
                 raise ValueError(f"`certified` must go with single numbers, got {ranges or 'out'}.")
-            enclosed = dataclasses.asdict(bounds.certified_theorem_5_2(**numbers, **settings))
+            enclosed = dataclasses.asdict(bounds.certified_theorem_5_2(**given))
             typer.echo(
                 json.dumps(_finite(enclosed), allow_nan=False) if as_json else _lines(enclosed)
             )
             return
-        dataset = bounds.grid(**numbers, **settings)
+        dataset = bounds.grid(**given)
         if out is None and not as_json and dataset["penalty"].size > _ROWS:
             raise ValueError(
                 f"`out` must be given for more than {_ROWS} cells, got {dataset['penalty'].size}."
@@ -114,6 +78,10 @@ def bound(
         typer.echo(json.dumps(_finite(dataset.to_dict()), allow_nan=False))
     else:
         Console(width=max(120, Console().width)).print(_table(dataset))
+
+
+def _value(name: str, value: Any) -> Any:
+    return parse(name, value) if options(Arguments)[name].type is float else value
 
 
 def _finite(value: Any) -> Any:

@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
+from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
-from ._options import (
-    Components,
-    DataDir,
-    Dataset,
-    Delta,
-    Epsilon,
-    NormBound,
-    Positive,
-    Side,
-)
+from ._options import Only, declared
 
 
 class Inputs(StrEnum):
@@ -48,46 +40,33 @@ def _load(path: Path):
     return tuple(layer.astype(np.float64 if layer.itemsize > 4 else np.float32) for layer in layers)
 
 
+@declared
 def certify(
     weights: Annotated[
         Path, typer.Argument(help="An .npz file of W1 ... WL, (out, in) each, no biases.")
     ],
-    epsilon: Epsilon,
-    dataset: Dataset = "mnist",
-    side: Side = None,
-    components: Components = None,
-    data_dir: DataDir = None,
-    positive: Positive = None,
-    norm_bound: NormBound = None,
+    settings: Annotated[Settings, Only(("epsilon", "delta"), required=("epsilon",))],
+    data: DataSpec,
     inputs: Annotated[
         Inputs,
         typer.Option(help="What W1 acts on: the features (pooled pixels), or whitened inputs."),
     ] = Inputs.raw,
-    delta: Delta = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """A generalization bound for a network that was trained elsewhere, in any way."""
     import jax.numpy as jnp
 
-    from .. import _validate, networks
+    from .. import networks
     from ..report import certify as make
     from ..report._report import plain
     from ..tasks._named import load_task
 
     set_up_jax()
     with one_line_errors():
-        epsilon = _validate.scalar("epsilon", epsilon, low=0, high=1)
         layers = _load(weights)
-        net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(epsilon))
-        task = load_task(
-            dataset,
-            side=side,
-            components=components,
-            data_dir=data_dir,
-            positive=positive,
-            norm_bound=norm_bound,
-        )
-        made = make(net, task, delta=delta, inputs=inputs.value)
+        net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(settings.epsilon))
+        task = load_task(data)
+        made = make(net, task, delta=settings.delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
         found = {"bounds": plain(made.bounds), **{k: getattr(made, k) for k in keys}}
@@ -100,7 +79,7 @@ def certify(
         vacuous = "" if row["value"] < 0.5 else " (not below a random guess)"
         typer.echo(
             f"{row['bound']}: test error <= {row['value']:.4f}{vacuous} with probability "
-            f"{1 - delta:g}"
+            f"{1 - settings.delta:g}"
         )
         typer.echo(
             f"  = train {row['train_smoothed_ramp_risk']:.4f} + nonlinear {row['complexity']:.4f} "

@@ -1,30 +1,16 @@
 """`nlbound check`."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
-from ._options import (
-    Beta,
-    Components,
-    DataDir,
-    Dataset,
-    Depth,
-    EndTime,
-    Epsilon,
-    Init,
-    InitKind,
-    NormBound,
-    Positive,
-    Seed,
-    Side,
-    Until,
-    Width,
-)
+from ._options import TRAINING, Only, declared
 
 
 def _number(value: float | None) -> str:
@@ -86,21 +72,10 @@ def _lines(found) -> list[str]:
     return lines
 
 
+@declared
 def check(
-    dataset: Dataset = "mnist",
-    side: Side = None,
-    components: Components = None,
-    data_dir: DataDir = None,
-    positive: Positive = None,
-    norm_bound: NormBound = None,
-    width: Width = 64,
-    depth: Depth = 2,
-    epsilon: Epsilon = 0.001,
-    beta: Beta = 0.001,
-    init: InitKind = Init.default,
-    seed: Seed = 0,
-    until: Until = 0.9,
-    end_time: EndTime = None,
+    data: DataSpec,
+    settings: Annotated[Settings, Only(TRAINING)],
     points: Annotated[int, typer.Option(help="Times at which to measure.")] = 20,
     central: Annotated[
         bool, typer.Option(help="Find the true derivative in tau as well (four more flows).")
@@ -122,7 +97,7 @@ def check(
 
     from .. import _validate, checks
     from ..figures import save_data
-    from ..report import Settings, prepare_folder
+    from ..report import prepare_folder
     from ..report._files import write_json, write_png
     from ..report._train import end_time as end
     from ..report._train import start
@@ -134,26 +109,9 @@ def check(
         return
     with one_line_errors():
         points = _validate.integer("points", points, 1)
-        settings = Settings(
-            width=width,
-            depth=depth,
-            epsilon=epsilon,
-            beta=beta,
-            init=init.value,
-            seed=seed,
-            until=until,
-            end_time=end_time,
-            dtype="float64",
-        )
+        settings = dataclasses.replace(settings, dtype="float64")
         folder = None if out is None else prepare_folder(out)
-        task = load_task(
-            dataset,
-            side=side,
-            components=components,
-            data_dir=data_dir,
-            positive=positive,
-            norm_bound=norm_bound,
-        )
+        task = load_task(data)
         net = start(task, settings)
         ts = np.linspace(0.0, end(task, settings), points + 1)[1:]
         meter = diffrax.TqdmProgressMeter()

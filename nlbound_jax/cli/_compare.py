@@ -6,47 +6,16 @@ from typing import Annotated
 
 import typer
 
+from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
-from ._options import (
-    Beta,
-    Components,
-    DataDir,
-    Dataset,
-    Delta,
-    Depth,
-    EndTime,
-    Epsilon,
-    Init,
-    InitKind,
-    NormBound,
-    Positive,
-    Seed,
-    Side,
-    Until,
-    Width,
-)
+from ._options import TRAINING, Only, declared
 
 
+@declared
 def compare(
-    dataset: Dataset = "mnist",
-    side: Side = None,
-    components: Components = None,
-    data_dir: DataDir = None,
-    positive: Positive = None,
-    norm_bound: NormBound = None,
-    width: Width = 64,
-    depth: Depth = 2,
-    epsilon: Epsilon = 0.001,
-    beta: Beta = 0.001,
-    init: InitKind = Init.default,
-    delta: Delta = 0.01,
-    seed: Seed = 0,
-    until: Until = 0.9,
-    end_time: EndTime = None,
-    rtol: Annotated[
-        float, typer.Option(help="Relative tolerance of the flow; 1e-3 for long runs near ReLU.")
-    ] = 1e-4,
+    data: DataSpec,
+    settings: Annotated[Settings, Only((*TRAINING, "delta", "rtol"))],
     quick: Annotated[
         bool, typer.Option("--quick", help="No sweep over epsilon, no Gaussian PAC-Bayes bound.")
     ] = False,
@@ -60,34 +29,15 @@ def compare(
     """Hold our bounds against the classical ones, for the same trained network."""
     from rich.console import Console
 
-    from ..report import Settings, comparison_table, prepare_folder, save_comparison
     from ..report import compare as make
+    from ..report import comparison_table, prepare_folder, save_comparison
     from ..tasks._named import load_task
 
     set_up_jax()
     with one_line_errors():
-        settings = Settings(
-            width=width,
-            depth=depth,
-            epsilon=epsilon,
-            beta=beta,
-            init=init.value,
-            delta=delta,
-            seed=seed,
-            until=until,
-            end_time=end_time,
-            rtol=rtol,
-        )
         if out is not None:
             prepare_folder(out)
-        task = load_task(
-            dataset,
-            side=side,
-            components=components,
-            data_dir=data_dir,
-            positive=positive,
-            norm_bound=norm_bound,
-        )
+        task = load_task(data)
         less = {"epsilons": (), "steps": None} if quick else {}
         made = make(
             task,
@@ -103,6 +53,6 @@ def compare(
     else:
         Console(width=max(130, Console().width)).print(comparison_table(made))
     ends = {p["epsilon"]: p["result"] for p in found["over_epsilon"]}
-    for one, outcome in (ends or {epsilon: found["trajectory"]["result"]}).items():
+    for one, outcome in (ends or {settings.epsilon: found["trajectory"]["result"]}).items():
         if outcome != "successful":
             typer.echo(f"nlbound: training at epsilon = {one:g} stopped: {outcome}", err=True)

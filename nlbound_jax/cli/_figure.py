@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from .._settings import Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
+from ._options import Only, declared
 
 
 class Reduce(StrEnum):
@@ -32,7 +34,9 @@ class Name(StrEnum):
     all = "all"
 
 
+@declared
 def figure(
+    *,
     name: Annotated[
         Name,
         typer.Argument(
@@ -55,7 +59,7 @@ def figure(
             "--relative-gamma", help="Margins relative to the reference network's outputs (1 to 6)."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the initialization.")] = 0,
+    settings: Annotated[Settings, Only(("seed",))],
     x: Annotated[str | None, typer.Option(help="The horizontal axis (heatmap).")] = None,
     y: Annotated[str | None, typer.Option(help="The vertical axis (heatmap).")] = None,
     variable: Annotated[
@@ -85,7 +89,7 @@ def figure(
             raise ValueError(f"`store` must be left out with {name.value}, got {str(store)!r}.")
         chosen = figures.Preset(
             name="quick" if quick else preset,  # pyright: ignore
-            seed=seed,
+            seed=settings.seed,
             overlay=overlay,
             relative_gamma=relative_gamma,
         )

@@ -1,47 +1,98 @@
-"""Options that several subcommands share."""
+"""Options of the command, made of what is declared in `_settings`."""
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from .._numbers import Option, options
+from ._errors import one_line_errors
 
-class Init(StrEnum):
-    default = "default"
-    rank_one = "rank-one"
+# What makes a network and its training, of `Settings`.
+TRAINING = ("width", "depth", "epsilon", "beta", "init", "seed", "until", "end_time")
+_RANGE = "A number, a list 1,3,10 or a range start:stop:num[:log]."
 
 
-Dataset = Annotated[
-    str, typer.Option(help="The data: mnist, tfds:NAME (prepared already) or FILE.npz.")
-]
-Side = Annotated[
-    int | None,
-    typer.Option(help="Pixels to which images are pooled: 7 (default), 14 or 28 for mnist."),
-]
-Components = Annotated[
-    int | None, typer.Option(help="Keep that many principal directions.", show_default=False)
-]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the prepared data sets, for tfds.")]
-Positive = Annotated[
-    str | None,
-    typer.Option(
-        help="Classes labelled +1, as 5,6,7 or names; by default the upper half of them.",
-        show_default=False,
-    ),
-]
-NormBound = Annotated[
-    float | None,
-    typer.Option(help="A norm no input can exceed, known beforehand, for an .npz file."),
-]
-Width = Annotated[int, typer.Option(help="Units of a hidden layer.")]
-Depth = Annotated[int, typer.Option(help="Number of weight matrices L.")]
-Epsilon = Annotated[float, typer.Option(help="1 - negative slope: 0 linear, 1 ReLU.")]
-Beta = Annotated[float, typer.Option(help="Spectral norm of each layer at the start.")]
-InitKind = Annotated[Init, typer.Option(help="Initialization of the input layer.")]
-Delta = Annotated[float, typer.Option(help="1 - confidence.")]
-Seed = Annotated[int, typer.Option(help="Seed of the initialization.")]
-Until = Annotated[
-    float, typer.Option(help="Train until this fraction of the strongest mode is learned.")
-]
-EndTime = Annotated[float | None, typer.Option(help="Train until this time instead of --until.")]
+class Only(NamedTuple):
+    """Some fields of a dataclass, those of `required` without their defaults."""
+
+    names: tuple[str, ...]
+    required: tuple[str, ...] = ()
+
+
+class Texts(NamedTuple):
+    """The fields of `cls` as a dictionary, real numbers as texts that are still to be read."""
+
+    cls: type
+
+
+def declared(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with options in place of every parameter that is annotated as a dataclass (or
+    with [`Only`][] or [`Texts`][]), which is then made of them."""
+    makers: dict[str, tuple[Callable[..., Any], list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        make, own = _read(parameter.annotation)
+        if make is not None:
+            makers[parameter.name] = make, [one.name for one in own]
+        parameters += own or [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+
+    def run(**given: Any) -> None:
+        with one_line_errors():
+            for name, (make, names) in makers.items():
+                given[name] = make(**{one: _plain(given.pop(one)) for one in names})
+        command(**given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    # Read by Typer; `functools.wraps` would lead it back to the parameters of `command`.
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    return run
+
+
+def _read(annotation: Any) -> tuple[Callable[..., Any] | None, list[inspect.Parameter]]:
+    """What an annotation makes and out of which options; nothing if it asks for no dataclass."""
+    cls: Any = annotation
+    facts: list[Any] = []
+    if typing.get_origin(annotation) is Annotated:
+        cls, *facts = typing.get_args(annotation)
+    for fact in facts:
+        if isinstance(fact, Texts):
+            return dict, [_parameter(n, o, text=True) for n, o in options(fact.cls).items()]
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        return None, []
+    found = {name: option for name, option in options(cls).items() if option.help}
+    only = next((fact for fact in facts if isinstance(fact, Only)), Only(tuple(found)))
+    return cls, [
+        _parameter(name, option, required=name in only.required)
+        for name, option in found.items()
+        if name in only.names
+    ]
+
+
+def _parameter(
+    name: str, option: Option, *, required: bool = False, text: bool = False
+) -> inspect.Parameter:
+    """The parameter that Typer makes the option `--name` of."""
+    kind: Any = option.type
+    default, told = option.default, option.help
+    required = required or (default is None and not option.optional)
+    if text and kind is float:
+        kind, told = str, f"{told} {_RANGE}" if required else told
+        default = None if default is None else f"{default:g}".replace("e-0", "e-")
+    elif kind is str and option.words:
+        kind = StrEnum(name, {word.replace("-", "_"): word for word in option.words})
+        default = kind(default)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[kind | None if option.optional else kind, typer.Option(help=told)],
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value

@@ -10,6 +10,8 @@ from typing import Literal
 import xarray as xr
 
 from .. import _validate
+from .._numbers import options
+from .._settings import Settings
 from ..tasks import Task, mnist
 
 
@@ -38,7 +40,7 @@ class Preset:
 
     def __post_init__(self):
         _validate.member("name", self.name, ("full", "quick", "tiny"))
-        _validate.integer("seed", self.seed, 0, 2**32 - 1)
+        options(Settings)["seed"].check("seed", self.seed)
 
     @property
     def width(self) -> int:

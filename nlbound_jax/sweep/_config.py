@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
+from .._numbers import Option
 from ..report import Settings
-from ._options import DEFAULT_CHUNK, Option, check_setting, options_of
+from ._options import DEFAULT_CHUNK, check_setting, options_of
 
 KEEP = ("trajectory", "bounds", "checks")
 MODES = ("report", "theory")
@@ -179,7 +180,7 @@ def _axis(name: str, values: Any, mode: str) -> tuple[Any, ...]:
         raise ValueError(f"`{label}` must be left out: give `settings.{name}`.")
     if isinstance(values, Mapping):
         values = _range(label, values)
-        if option.whole:
+        if option.type is int:
             if any(v != round(v) for v in values):
                 raise ValueError(f"`{label}` must have integers, got {_validate.shown(values)}.")
             values = [round(v) for v in values]

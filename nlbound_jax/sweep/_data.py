@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
+from .._settings import DataSpec
 from ..tasks import Task
 from ..tasks._named import load_task
 from ._config import SweepConfig
@@ -44,9 +45,8 @@ class Source:
 
     def _load(self, key: tuple[int, ...]) -> Task:
         options = self.config.options(dict(zip(self.axes, key, strict=True)))
-        chosen: dict[str, Any] = {"dataset": "mnist"}
         try:
-            return load_task(**chosen | {n: options[n] for n in DATA if n in options})
+            return load_task(DataSpec(**{n: options[n] for n in DATA if n in options}))
         except ValueError as error:
             where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
             where["path"] = where["dataset"]
