@@ -10,27 +10,20 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
+import lazy_loader
+
 _CORE = ("golikov2024generalization", "nlbound_jax", "jax2018github", "kidger2021equinox")
 _FLOW = ("kidger2021on", "tsitouras2011runge")
 _DESCENT = ("deepmind2020jax", *_FLOW)
 _MNIST = ("lecun1998mnist",)
-_COUNTING = ("hoeffding1963probability", "chernoff1952measure")
-_TRAJECTORY = (*_COUNTING, "clarke1990optimization")
-_SPLIT = (
-    "mcallester1999some",
-    "donsker1983asymptotic",
-    "bartlett2002rademacher",
-    "ledoux1991probability",
-    "mcdiarmid1989method",
-    "hoeffding1963probability",
-)
-_KL = (*_COUNTING, "langford2001bounds", "maurer2004note")
+_HOEFFDING = ("hoeffding1963probability",)
+_KL = (*_HOEFFDING, "chernoff1952measure", "langford2001bounds", "maurer2004note")
 
-# The start of a row's name in a report, or all of the name of a solver or library.
+# Loaded when a bound is asked for: the general references need no JAX.
+_ladder: Any = lazy_loader.load("nlbound_jax.ladder")
+
+# All of the name of a solver, data set or library.
 _NAMES = {
-    "theorem-5.2": ("hoeffding1963probability",),
-    "trajectory": _TRAJECTORY,
-    "split": _SPLIT,
     "Tsit5": _FLOW,
     "Bosh3": ("kidger2021on", "bogacki1989pair"),
     "diffrax": ("kidger2021on",),
@@ -39,26 +32,6 @@ _NAMES = {
     "jax": (),
     "equinox": (),
     "nlbound_jax": (),
-}
-_ROWS = ("theorem-5.2", "trajectory", "split")
-
-_GOLOWICH = ("golowich2018size", "bartlett2002rademacher", "ledoux1991probability")
-# By the name of the function, which is that of a row but for dashes.
-_CLASSICAL = {
-    "counting": ("hoeffding1963probability", "shalev2014understanding"),
-    "vc": ("bartlett2019nearly", "anthony1999neural"),
-    "frobenius": _GOLOWICH,
-    "path_norm": ("neyshabur2015norm", *_GOLOWICH),
-    "path_norm_l2": ("neyshabur2015norm", *_GOLOWICH),
-    "spectral": ("bartlett2017spectrally", "bartlett2002rademacher"),
-    "pac_bayes_spectral": ("neyshabur2018pac", "mcallester1999some", "davidson2001local"),
-    "pac_bayes_gaussian": (
-        "dziugaite2017computing",
-        "langford2001bounds",
-        "maurer2004note",
-        "kingma2015variational",
-        "deepmind2020jax",
-    ),
 }
 
 # The start of the name of the module in which an object is defined; the longest wins.
@@ -69,27 +42,42 @@ _MODULES = {
     "nlbound_jax.dynamics._descent": _DESCENT,
     "nlbound_jax.dynamics._learning_time": (),
     "nlbound_jax.dynamics._reference": (*_FLOW, "clarke1990optimization"),
-    "nlbound_jax.bounds._theorem52": ("hoeffding1963probability",),
-    "nlbound_jax.bounds._grid": ("hoeffding1963probability",),
-    "nlbound_jax.bounds._certified": ("hoeffding1963probability", "johansson2017arb"),
+    "nlbound_jax.bounds._certified": (*_HOEFFDING, "johansson2017arb"),
     "nlbound_jax.bounds._gamma": ("dlmf",),
     "nlbound_jax.bounds._kl": _KL,
-    "nlbound_jax.bounds._trajectory": _TRAJECTORY,
-    "nlbound_jax.bounds._split": _SPLIT,
-    "nlbound_jax.bounds._noise_ball": _SPLIT,
-    "nlbound_jax.bounds._held_out": _SPLIT,
     "nlbound_jax.checks": _FLOW,
-    "nlbound_jax.report._report": (*_FLOW, *_TRAJECTORY, *_SPLIT),
-    "nlbound_jax.report._seeds": (*_FLOW, *_TRAJECTORY, *_SPLIT),
-    "nlbound_jax.report._compare": (
-        *(*_FLOW, *_TRAJECTORY, *_SPLIT),
-        *(key for keys in _CLASSICAL.values() for key in keys),
-    ),
-    "nlbound_jax.report._certify": _SPLIT,
-    "nlbound_jax.figures": (*_FLOW, *_MNIST, *_TRAJECTORY, *_SPLIT),
+    "nlbound_jax.report._report": _FLOW,
+    "nlbound_jax.report._seeds": _FLOW,
+    "nlbound_jax.report._compare": _FLOW,
+    "nlbound_jax.figures": (*_FLOW, *_MNIST),
     "nlbound_jax.figures._figure8": (*_FLOW, *_MNIST, "bogacki1989pair"),
-    "nlbound_jax.sweep": (*_FLOW, *_TRAJECTORY, *_SPLIT),
+    "nlbound_jax.sweep": _FLOW,
 }
+# Where a bound of the ladder is at work: what the bounds of these names cite is cited as well.
+_OURS = ("theorem-5.2", "trajectory", "split")
+_WITH_BOUNDS = {
+    "nlbound_jax.bounds._theorem52": ("theorem-5.2",),
+    "nlbound_jax.bounds._grid": ("theorem-5.2",),
+    "nlbound_jax.bounds._trajectory": ("trajectory",),
+    "nlbound_jax.bounds._split": ("split",),
+    "nlbound_jax.bounds._noise_ball": ("split",),
+    "nlbound_jax.bounds._held_out": ("split",),
+    "nlbound_jax.report._report": _OURS,
+    "nlbound_jax.report._seeds": _OURS,
+    "nlbound_jax.report._compare": ("",),
+    "nlbound_jax.report._certify": ("split",),
+    "nlbound_jax.figures": _OURS,
+    "nlbound_jax.sweep": _OURS,
+    "nlbound_jax.ladder": ("",),
+}
+
+
+def _of_bounds(start: str) -> list[str] | None:
+    """The keys of every bound of the ladder whose name is `start` or begins with it and a dash;
+    `None` if there is none."""
+    found = [b for b in _ladder.all_bounds() if re.match(rf"{re.escape(start)}(-|$)", b.name)]
+    found = found if start else _ladder.all_bounds()
+    return [key for bound in found for key in bound.cites] if found else None
 
 
 def _key(entry: str) -> str:
@@ -121,26 +109,31 @@ def _of_name(name: str) -> Iterable[str] | None:
     """The keys for a citation key, a row's name, a solver or a library; `None` if unknown."""
     if name in _entries():
         return [name]
-    rows = [row for row in _ROWS if re.match(rf"{re.escape(row)}(-|$)", name)]
-    classical = name.removeprefix("classical-").replace("-", "_")
-    return _NAMES.get(rows[0] if rows else name, _CLASSICAL.get(classical))
+    if name in _NAMES:
+        return _NAMES[name]
+    return _of_bounds(name.removeprefix("classical-").replace("_", "-")) if name else None
 
 
-def _all_classical() -> list[str]:
-    return [key for keys in _CLASSICAL.values() for key in keys]
+def _of_module(module: str) -> list[str]:
+    """The keys for what is defined in a module."""
+    bounds = max((m for m in _WITH_BOUNDS if module.startswith(m)), key=len, default=None)
+    names = () if bounds is None else _WITH_BOUNDS[bounds]
+    return [*_MODULES[_rule(module)], *(key for name in names for key in _of_bounds(name) or ())]
 
 
 def _of_definition(kind: Any) -> list[str]:
     """The keys for a function, a class or a module of this library."""
     if isinstance(kind, types.ModuleType):
-        names = [_rule(kind.__name__), *(m for m in _MODULES if m.startswith(f"{kind.__name__}."))]
-        found = [key for name in names for key in _MODULES[name]]
+        tables = dict.fromkeys((*_MODULES, *_WITH_BOUNDS))
+        inner = [name for name in tables if name.startswith(f"{kind.__name__}.")]
+        found = [key for name in (kind.__name__, *inner) for key in _of_module(name)]
         everything = "nlbound_jax.bounds.classical".startswith(kind.__name__)
-        return found + (_all_classical() if everything else [])
-    found = [*_MODULES[_rule(kind.__module__)], *_cited_in(kind.__doc__ or "")]
+        return found + (_of_bounds("") or [] if everything else [])
+    found = [*_of_module(kind.__module__), *_cited_in(kind.__doc__ or "")]
     if ".classical." in kind.__module__:
         all_of_them = kind.__name__ == "all_bounds"
-        found += _all_classical() if all_of_them else _CLASSICAL.get(kind.__name__, ())
+        name = "" if all_of_them else kind.__name__.replace("_", "-")
+        found += _of_bounds(name) or []
     return found
 
 
@@ -148,12 +141,14 @@ def _of_instance(used: Any) -> list[str]:
     """The keys for an object of this library, which may say more than its class."""
     kind = type(used).__name__
     if kind == "ClassicalBound":
-        return [*_CLASSICAL.get(used.name, ()), *_cited_in(used.source)]
+        return [*(_of_name(used.name) or ()), *_cited_in(used.source)]
+    if isinstance(getattr(used, "cites", None), tuple):
+        return [*used.cites]
     if kind not in ("Report", "Certificate", "SavedRun", "Settings", "Task"):
         return _of_definition(type(used))
     found: list[str] = []
     if kind in ("Report", "Certificate"):
-        found += [key for row in used.bounds for key in _of_name(row["bound"]) or ()]
+        found += [key for bound in used.bounds for key in bound.cites]
     if kind in ("Report", "SavedRun", "Settings"):
         settings = used if kind == "Settings" else used.settings
         found += _DESCENT if settings.dynamics == "gd" else _FLOW

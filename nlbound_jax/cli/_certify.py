@@ -69,22 +69,21 @@ def certify(
         made = make(net, task, delta=settings.delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
-        found = {"bounds": plain(made.bounds), **{k: getattr(made, k) for k in keys}}
+        found = {"bounds": plain(made.rows), **{k: getattr(made, k) for k in keys}}
         typer.echo(json.dumps(found, allow_nan=False))
         return
     typer.echo(f"{task.name}: m = {task.num_samples}, d = {task.rank}")
     known = "no test data" if made.test_risk is None else f"true test error {made.test_risk:.4f}"
     typer.echo(f"train error {made.train_risk:.4f}, {known}")
-    for row in made.bounds:
+    for bound, row in zip(made.bounds, made.rows, strict=True):
         vacuous = "" if row["value"] < 0.5 else " (not below a random guess)"
         typer.echo(
             f"{row['bound']}: test error <= {row['value']:.4f}{vacuous} with probability "
             f"{1 - settings.delta:g}"
         )
         typer.echo(
-            f"  = train {row['train_smoothed_ramp_risk']:.4f} + nonlinear {row['complexity']:.4f} "
-            f"+ linear {row['capacity']:.4f} + noise {row['smoothing']:.4f}; "
-            f"assumes: {', '.join(row['assumes'])}"
+            f"  = {bound.measures} {row['train_term']:.4f} + complexity {row['complexity']:.4f} "
+            f"+ rest {row['rest']:.4f}; assumes: {', '.join(row['assumes'])}"
         )
     if made.held_out_trace is not None:
         typer.echo(

@@ -97,10 +97,8 @@ def check(
 
     from .. import _validate, checks
     from ..figures import save_data
-    from ..report import prepare_folder
+    from ..report import end_time, prepare_folder, start_network
     from ..report._files import write_json, write_png
-    from ..report._train import end_time as end
-    from ..report._train import start
     from ..tasks._named import load_task
 
     set_up_jax()
@@ -112,8 +110,8 @@ def check(
         settings = dataclasses.replace(settings, dtype="float64")
         folder = None if out is None else prepare_folder(out)
         task = load_task(data)
-        net = start(task, settings)
-        ts = np.linspace(0.0, end(task, settings), points + 1)[1:]
+        net = start_network(task, settings)
+        ts = np.linspace(0.0, end_time(task, settings), points + 1)[1:]
         meter = diffrax.TqdmProgressMeter()
         run = checks.measure(net, task, ts, central=central, progress_meter=meter)
     found = checks.evaluate(run)

@@ -1,12 +1,12 @@
 """What is known of a network at a point of training, and every bound as one object."""
 
 from ._bound import AbstractBound as AbstractBound
-from ._evaluate import ALONG_A_RUN as ALONG_A_RUN
 from ._evaluate import applicable as applicable
 from ._evaluate import checked_bounds as checked_bounds
 from ._evaluate import evaluate as evaluate
 from ._evaluate import evaluate_along as evaluate_along
 from ._evaluate import evaluate_network as evaluate_network
+from ._evaluate import known_of as known_of
 from ._evaluate import numbers_as_arrays as numbers_as_arrays
 from ._ladder import CLASSICAL as CLASSICAL
 from ._ladder import OURS as OURS

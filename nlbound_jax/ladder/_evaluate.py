@@ -1,6 +1,6 @@
 """Bounds along a run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -66,35 +66,52 @@ def _evaluate_one(bounds, at: Snapshot, delta) -> dict[str, Terms]:
         return {bound.name: bound(at, delta) for bound in bounds}
 
 
+# What is known of a network at a time of a run.
+ALONG_A_RUN = ("t", "start", "reference", "envelope", "gammas", "cells", "key")
+
+
+def known_of(task: Task, *, along: bool) -> tuple[str, ...]:
+    """What is known of a network on this task, by the names of `AbstractBound.needs`.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `along`: whether it is known along its training; otherwise its weights alone.
+
+    **Returns:**
+
+    Names of fields of a [`Snapshot`][].
+    """
+    held_out = ("held_out",) if has_held_out(task) else ()
+    return (*ALONG_A_RUN, *held_out) if along else held_out
+
+
 def applicable(
-    bounds: Sequence[AbstractBound], task: Task, *, known: Sequence[str]
+    bounds: Iterable[AbstractBound], known: Collection[str]
 ) -> tuple[AbstractBound, ...]:
     """The bounds whose needs are met.
 
     **Arguments:**
 
     - `bounds`: bounds of the ladder.
-    - `task`: the data.
-    - `known`: fields of a [`Snapshot`][] that will be known; `held_out` is added where the task
-        has what it takes.
+    - `known`: out of [`known_of`][].
 
     **Returns:**
 
     A tuple of bounds.
     """
-    fields = {*known, "held_out"} if has_held_out(task) else set(known)
-    return tuple(bound for bound in bounds if fields.issuperset(bound.needs))
+    return tuple(bound for bound in bounds if set(known).issuperset(bound.needs))
 
 
 def checked_bounds(
-    bounds: Sequence[AbstractBound], task: Task, *, known: Sequence[str]
+    bounds: Sequence[AbstractBound], known: Collection[str]
 ) -> tuple[AbstractBound, ...]:
     """The argument `bounds` of a public function, checked.
 
     **Arguments:**
 
     - `bounds`: at least one bound; no two of the same name.
-    - `task`, `known`: as in [`applicable`][].
+    - `known`: out of [`known_of`][].
 
     **Returns:**
 
@@ -111,22 +128,17 @@ def checked_bounds(
         )
     for bound in bounds:
         _validate.instance("bounds", bound, AbstractBound)
+        lacking = [name for name in bound.needs if name not in known]
+        if lacking:
+            raise ValueError(
+                f"`bounds` must need what is known here, got {bound.name!r}, which needs "
+                f"{', '.join(lacking)} as well."
+            )
     names = [bound.name for bound in bounds]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"`bounds` must have every name once, got {twice!r} twice.")
-    for bound in bounds:
-        if not applicable([bound], task, known=known):
-            allowed = ", ".join(known) or "a network"
-            raise ValueError(
-                f"`bounds` must need no more than {allowed} and what `task` has, "
-                f"got {bound.name!r}, which needs {', '.join(bound.needs)}."
-            )
     return tuple(bounds)
-
-
-# What is known of a network at a time of a run.
-ALONG_A_RUN = ("t", "start", "reference", "envelope", "gammas", "cells", "key")
 
 
 def evaluate(

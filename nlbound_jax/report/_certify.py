@@ -21,15 +21,17 @@ class Certificate(eqx.Module):
 
     **Attributes:**
 
-    - `bounds`: one dictionary for each bound, with the keys of a report's entry, in its best
-        margin; `t` is `None`.
+    - `bounds`: the bounds, a tuple of [`AbstractBound`][]s.
+    - `rows`: one dictionary for each, with the keys of a report's entry, at its best margin; `t` is
+        `None`.
     - `network`: the network on whitened inputs, a [`LeakyMLP`][].
     - `train_risk`, `test_risk`: fractions misclassified; `test_risk` is `None` without test data.
     - `held_out_trace`: the mean of $\\|\\tilde x\\|^2$ over the test set, beside d, or `None`.
     - `delta`: one minus the confidence of each bound.
     """
 
-    bounds: list[dict[str, Any]]
+    bounds: tuple[AbstractBound, ...]
+    rows: list[dict[str, Any]]
     network: LeakyMLP
     train_risk: float
     test_risk: float | None
@@ -51,7 +53,7 @@ class Certificate(eqx.Module):
 
         `ValueError` if `name` is not one of these.
         """
-        rows = {row["bound"]: row for row in self.bounds}
+        rows = {row["bound"]: row for row in self.rows}
         return rows[_validate.member("name", name, tuple(rows))]
 
 
@@ -106,9 +108,10 @@ def certify(
         raise ValueError(
             f"`net` must have {expected} inputs ({inputs} ones of the task), got {width}."
         )
+    known = ladder.known_of(task, along=False)
     if bounds is None:
-        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), task, known=())
-    bounds = ladder.checked_bounds(bounds, task, known=())
+        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), known)
+    bounds = ladder.checked_bounds(bounds, known)
     with jax.enable_x64(True):
         if inputs == "raw":
             back = task.transform.inverse(np.eye(task.rank)).T
@@ -124,4 +127,4 @@ def certify(
         for bound in bounds
         for found in (terms[bound.name],)
     ]
-    return Certificate(rows, net, train, test, summary(task)["held_out_trace"], delta)
+    return Certificate(bounds, rows, net, train, test, summary(task)["held_out_trace"], delta)

@@ -197,12 +197,11 @@ def chosen_bounds(
 ) -> tuple[AbstractBound, ...]:
     """The bounds of a report: those that were asked for, else the paper's and ours as far as the
     data has what they need, with the numbers of the settings."""
-    known = ladder.ALONG_A_RUN
-    if bounds is None:
-        numbers = {"kappa": settings.kappa, "precision_bits": settings.precision_bits}
-        every = ladder.configured((*ladder.PAPER, *ladder.OURS), **numbers)
-        return ladder.applicable(every, task, known=known)
-    return ladder.checked_bounds(bounds, task, known=known)
+    known = ladder.known_of(task, along=True)
+    if bounds is not None:
+        return ladder.checked_bounds(bounds, known)
+    every = ladder.configured((*ladder.PAPER, *ladder.OURS), **vars(settings))
+    return ladder.applicable(every, known)
 
 
 def report_of(

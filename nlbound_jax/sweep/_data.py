@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _validate
+from .. import _validate, ladder
 from .._settings import DataSpec
 from ..tasks import Task
 from ..tasks._named import load_task
@@ -59,9 +59,14 @@ class Source:
             "num_samples": task.num_samples,
             "rank": task.rank,
             "alignment": float(task.alignment),
-            "no_plug_in": task.held_out is not None and task.norm_bound is not None,
+            "known": ladder.known_of(task, along=True),
             "labels": _digest(task.y, task.y_test),
         }
+
+    @property
+    def known(self) -> set[str]:
+        """What the bounds may need and some of the tasks have."""
+        return {name for summary in self.summaries.values() for name in summary["known"]}
 
     def identity(self) -> list[list[Any]]:
         """What tells other data of the same name apart, the same on every machine: whitened

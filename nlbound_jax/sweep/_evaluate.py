@@ -107,11 +107,13 @@ class Reports:
         # What enters the bounds alone shares the flows, and every bound is evaluated once for the
         # numbers that it depends on.
         known: dict[Any, list[Any]] = {}
+        names = [bound.name for bound in self.bounds]
         for after in self.layout.places(piece, self.layout.after):
             options = self.config.options({n: piece.slices[n].start for n in self.layout.outer})
             options |= self.config.options(after)
             settings = self.config.report_settings(options)
-            bounds = settings.configured(self.bounds)
+            bounds = ladder.applicable(self.bounds, ladder.known_of(task, along=True))
+            bounds = ladder.configured(bounds, **vars(settings))
             delta = settings.delta
             new = [bound for bound in bounds if (bound, delta) not in known]
             terms = self._evaluate(new, along, task, settings.dtype, delta) if new else []
@@ -122,13 +124,13 @@ class Reports:
                 if flow is None:
                     continue
                 at = _within(piece, flow.lane.place | after, tuple(self.layout.sizes))
-                for j, bound in enumerate(bounds):
+                for bound in bounds:
                     found = known[bound, delta][i].at(slice(flow.valid))
-                    _put(arrays, (*at, j), found, risk[1])
+                    _put(arrays, (*at, names.index(bound.name)), found, risk[1])
 
     def _evaluate(self, bounds, along: list[Any], task: Task, dtype: str, delta: float) -> list:
         """The terms of the bounds for every lane."""
-        held_out = any("held_out" in bound.needs for bound in self.bounds)
+        held_out = any("held_out" in bound.needs for bound in bounds)
 
         def make() -> Any:
             samples = ladder.samples_of(task, jnp.dtype(dtype), delta, held_out=held_out)

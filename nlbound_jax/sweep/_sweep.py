@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from .. import _validate
+from .. import _validate, ladder
+from ..ladder import AbstractBound
 from ..report import Settings
 from ..tasks import Task
 from ._config import SweepConfig
@@ -82,13 +83,13 @@ def sweep(
     if config.mode == "theory":
         if task is not None:
             raise ValueError("`task` must be left out with `compute.mode` = 'theory'.")
-        source, bounds = None, []
+        source, bounds = None, ()
         variables = theory_variables(config, layout)
     else:
         if "float64" in config.axes.get("dtype", (config.settings.get("dtype"),)):
             _validate.needs_x64("dtype='float64'")
         source = Source(config, task)
-        bounds = _bounds(bounds, source)
+        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), source.known)
         variables = report_variables(config, layout)
     configuration = config.as_dict()
     if source is not None:
@@ -146,17 +147,6 @@ def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
     return shard
 
 
-def _bounds(
-    bounds: Sequence[AbstractBound] | None, source: Source
-) -> tuple[AbstractBound, ...]:
-    """The bounds of every report: those that were asked for, else the paper's and ours as far as
-    any of the data has what they need."""
-    every = source.needs_of_bounds()
-    if bounds is not None:
-        return ladder.checked_bounds(bounds, known=every)
-    return ladder.applicable((*ladder.PAPER, *ladder.OURS), known=every)
-
-
 def _outer(piece: Piece, source: Source) -> dict[str, int]:
     return {name: piece.slices[name].start for name in source.axes}
 
@@ -165,7 +155,7 @@ def _coordinates(
     config: SweepConfig,
     settings: dict[str, Any],
     source: Source | None,
-    bounds: list[str],
+    bounds: Sequence[AbstractBound],
     layout: Layout,
 ) -> xr.Dataset:
     """The empty dataset: the axes, what the data is, and every setting as an attribute."""
@@ -178,7 +168,7 @@ def _coordinates(
     attrs = {n: v for n, v in attrs.items() if v is not None}
     if source is not None:
         if "bounds" in config.keep:
-            coords["bound"] = ("bound", np.asarray(bounds))
+            coords["bound"] = ("bound", np.asarray([bound.name for bound in bounds]))
         if "checks" in config.keep:
             coords["check"] = ("check", np.asarray(all_check_names(config)))
         if {"bounds", "trajectory"} & set(config.keep):
