@@ -121,12 +121,12 @@ def check(
     from rich.console import Console
 
     from .. import _validate, checks
+    from .._files import write_json, write_png
     from ..figures import save_data
     from ..report import Settings, prepare_folder
-    from ..report._files import write_json, write_png
     from ..report._train import end_time as end
     from ..report._train import start
-    from ..tasks._named import load_task
+    from ..tasks import load_task
 
     set_up_jax()
     if counterexamples:

@@ -15,8 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from .._types import Reading
-from ..dynamics import gradient_flow, reference_flow
-from ..dynamics._flow import default_controller
+from ..dynamics import default_controller, gradient_flow, reference_flow
 from ..report import Settings
 from ..report._ladder import Run, theorem_rows, trajectory_rows
 from ..report._plot import COLOURS

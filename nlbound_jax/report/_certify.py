@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _validate
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
 from ._split import Inputs, Scored, a_posteriori, entry, held_out_trace, margins_of, prepare
 
@@ -99,7 +98,7 @@ def certify(
     """
     delta = _validate.scalar("delta", delta, low=0, high=1, open_low=True, open_high=True)
     inputs = _validate.member("inputs", inputs, ("whitened", "raw"))
-    net = checked("net", net)
+    net = check_network("net", net)
     task = _validate.instance("task", task, Task)
     width = net.weights[0].shape[1]
     expected = task.rank if inputs == "whitened" else task.transform.matrix.shape[0]

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import _validate
+from .._files import prepare_folder, write_json, write_png
 from ._compare import Comparison
 from ._compare_plot import plot_comparison
-from ._files import prepare_folder, write_json, write_png
 from ._table import number
 
 

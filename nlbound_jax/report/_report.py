@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from .. import _validate
-from .._results import RESULTS
+from .._files import plain
+from .._results import outcome
 from ..dynamics import Trajectory, reference_flow
 from ..networks import LeakyMLP
 from ..tasks import Task
@@ -128,24 +129,6 @@ def _order(row: dict[str, Any]) -> tuple[float, float]:
     # Where everything is vacuous, prefer the cell with the smaller penalty.
     penalty = row["capacity"] + row["deviation"]
     return row["value"], penalty if math.isfinite(penalty) else math.inf
-
-
-def outcome(result: RESULTS) -> str:
-    """`"successful"`, or the sentence that says what happened."""
-    return "successful" if result == RESULTS.successful else RESULTS[result].strip()
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; numbers that are not finite become null."""
-    if isinstance(value, (np.ndarray, jax.Array)):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _summary(task: Task) -> dict[str, Any]:

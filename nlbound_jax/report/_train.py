@@ -12,8 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..dynamics import Trajectory, gradient_descent, gradient_flow, learning_time
-from ..dynamics._flow import default_controller
+from ..dynamics import (
+    Trajectory,
+    default_controller,
+    gradient_descent,
+    gradient_flow,
+    learning_time,
+)
 from ..networks import LeakyMLP, initialize
 from ..tasks import Task
 from ._settings import Settings

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
-from ..tasks import Task
-from ..tasks._named import load_task
+from ..tasks import Task, load_task
 from ._config import SweepConfig
 from ._options import DATA, relabel
 

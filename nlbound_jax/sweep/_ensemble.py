@@ -16,9 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from ..dynamics._field import Blocks
-from ..dynamics._flow import _solve, _with_end, pi_controller
+from ..dynamics import Blocks, pi_controller, solve_flow
 from ..networks import LeakyMLP
 from ..report._split import Inputs, _over_time
 from ..report._train import _outputs_to_risks
@@ -104,26 +102,22 @@ class Flow(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     def __call__(self, lane: Start, blocks: Blocks) -> Ended:
-        solution = _solve(
+        found = solve_flow(
             lane.weights,
             lane.epsilon,
             blocks,
-            lane.t1,
-            _with_end(diffrax.SaveAt(ts=lane.ts), lane.t1),
-            diffrax.Tsit5(),
-            pi_controller(lane.rtol, lane.atol),
-            diffrax.RecursiveCheckpointAdjoint(),
-            diffrax.NoProgressMeter(),
-            self.max_steps,
+            t1=lane.t1,
+            saveat=diffrax.SaveAt(ts=lane.ts),
+            stepsize_controller=pi_controller(lane.rtol, lane.atol),
+            max_steps=self.max_steps,
         )
-        (ts, weights), (reached, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
         return Ended(
-            ts=ts,
-            weights=weights,
-            end=tuple(w[0] for w in end),
-            reached=reached[0],
-            num_steps=solution.stats["num_steps"],
-            result=RESULTS.promote(solution.result)._value,  # pyright: ignore
+            ts=found.ts,
+            weights=found.weights,
+            end=tuple(w[0] for w in found.end),
+            reached=found.reached,
+            num_steps=found.stats["num_steps"],
+            result=found.result._value,  # pyright: ignore
             residual=_residual(LeakyMLP(lane.weights, lane.epsilon), blocks),
         )
 

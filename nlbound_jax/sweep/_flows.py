@@ -10,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from .._results import RESULTS
-from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
-from ..dynamics._devices import replicate
-from ..dynamics._field import make_blocks
-from ..dynamics._flow import default_controller
+from .._results import RESULTS, outcome_names
+from ..dynamics import (
+    ReferenceTrajectory,
+    Trajectory,
+    default_controller,
+    make_blocks,
+    reference_flow,
+    replicate,
+)
 from ..networks import LeakyMLP
 from ..report import Settings
 from ..report._train import end_time, root_mean_square_residual, save_times, start, train
@@ -105,14 +109,7 @@ def outcome(lane: Lane, ended: Ended | None) -> str:
     """How training ended, in a word."""
     if lane.t1 is None:
         return "no_learning_time"
-    return "diverged" if ended is None else _names()[int(ended.result)]
-
-
-@functools.cache
-def _names() -> dict[int, str]:
-    # Not at import: `int` of an array starts the backend, before which the runtime of several
-    # processes must be started.
-    return {int(item._value): name for name, item in RESULTS._name_to_item.items()}
+    return "diverged" if ended is None else outcome_names()[int(ended.result)]
 
 
 def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:

@@ -19,7 +19,30 @@ def load_task(
     positive: str | None = None,
     norm_bound: float | None = None,
 ) -> Task:
-    """The task that the options name; one line for an option that the data does not take."""
+    """The task that the options name, as the command line and a sweep's configuration give them.
+
+    **Arguments:**
+
+    - `dataset`: `"mnist"`, `"tfds:NAME"` or the path of an `.npz` file, as for [`mnist`][],
+        [`from_tfds`][] and [`from_npz`][].
+
+    **Other arguments:**
+
+    - `side`: images are pooled to that many pixels a side; for MNIST 7 if `None`.
+    - `components`: keep that many leading principal directions; all if `None`.
+    - `data_dir`: the folder of prepared data, for `tfds:NAME` only.
+    - `positive`: the classes of label +1, separated by commas, `"5,6"` or
+        `"cat,dog"`; the default of the data if `None`.
+    - `norm_bound`: R with $\\|x\\| \\le R$ for every input that may occur, for `.npz` files only.
+
+    **Returns:**
+
+    A [`Task`][].
+
+    **Raises:**
+
+    `ValueError` naming the option, also one that the data does not take.
+    """
     kind, _, name = dataset.partition(":")
     if dataset.endswith(".npz"):
         _refuse(dataset, side=side, data_dir=data_dir, positive=positive)
