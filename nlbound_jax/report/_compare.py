@@ -11,11 +11,13 @@ import jax
 import numpy as np
 
 from .. import _validate
+from .._files import plain
+from .._results import outcome
 from ..bounds import classical
-from ..bounds.classical._bound import SAMPLES
+from ..bounds.classical import SAMPLES
 from ..tasks import Task
 from ._ladder import PLUG_IN
-from ._report import Report, outcome, plain, report
+from ._report import Report, report
 from ._settings import Settings
 
 EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -127,7 +129,10 @@ def _classical(bound: classical.ClassicalBound, t: float, task: Task) -> dict[st
         "ours": False,
         "a_priori": bound.a_priori,
         "deterministic": bound.deterministic,
-        "assumes": [*([] if invariant else [PLUG_IN]), *(a for a in bound.assumes if a != SAMPLES)],
+        "assumes": [
+            *([] if invariant else [PLUG_IN]),
+            *(a for a in bound.assumes if a != SAMPLES),
+        ],
         "source": bound.source,
         "t": t,
         "gamma": gamma,

@@ -11,9 +11,7 @@ from jaxtyping import Array, Float
 from .. import _validate, bounds
 from .._results import RESULTS
 from .._types import WeightsOverTime
-from ..bounds import HeldOutWhitening, SplitBound, SplitGrid
-from ..bounds._split import Sizes, default_gammas, search
-from ..bounds._trajectory import distance
+from ..bounds import HeldOutWhitening, SplitBound, SplitGrid, SplitSizes
 from ..networks import LeakyMLP
 from ..tasks import Task
 from ._ladder import PLUG_IN, Run
@@ -64,14 +62,16 @@ def prepare(task: Task, dtype: Any, delta: float) -> Inputs:
     )
 
 
-def _plain_sizes(linear_norm, paths, dim: int) -> Sizes:
+def _plain_sizes(linear_norm, paths, dim: int) -> SplitSizes:
     root = jnp.sqrt(jnp.asarray(float(dim)))
-    return Sizes(linear_norm, paths[None], root[None], root)
+    return SplitSizes(linear_norm, paths[None], root[None], root)
 
 
-def _score(margins, input_norms, sizes: Sizes, numbers, dim: int, depth: int) -> Scored:
-    gammas = default_gammas(margins)
-    found = search(margins, input_norms, sizes, gammas, numbers, dim, depth, GRID)
+def _score(margins, input_norms, sizes: SplitSizes, numbers, dim: int, depth: int) -> Scored:
+    gammas = bounds.split_gammas(margins)
+    found = bounds.split_search(
+        margins, input_norms, sizes, gammas, **numbers, dim=dim, depth=depth, grid=GRID
+    )
     ratio = margins / found.gamma.astype(margins.dtype)
     ramp = jnp.mean(jnp.clip(1 - ratio, 0, 1), dtype=float)
     return Scored(found, jnp.mean(ratio < 1, dtype=float), ramp)
@@ -93,7 +93,7 @@ def a_posteriori(net: LeakyMLP, margins, inputs: Inputs, delta) -> dict[str, Sco
     if depth == 2:
         metric = bounds.linear_metric(weights, epsilon, inputs.spectrum, GRID)
         ones = jnp.ones(len(GRID.metrics()[0]))
-        sizes = Sizes(size, metric, ones, jnp.sqrt(jnp.asarray(float(dim))))
+        sizes = SplitSizes(size, metric, ones, jnp.sqrt(jnp.asarray(float(dim))))
     else:
         sizes = _plain_sizes(size, bounds.path_norms(weights), dim)
     scored = {
@@ -135,7 +135,8 @@ def _over_time(
         numbers = {"epsilon": wide, "num_samples": jnp.asarray(float(inputs.y.shape[0]))}
         norms = jnp.stack([jnp.linalg.norm(v, 2) for v in reference])
         finite = jnp.isfinite(far).all()
-        reach = distance(norms, jnp.linalg.norm(reference[0]), jnp.where(finite, far, 0.0))
+        near = jnp.where(finite, far, 0.0)
+        reach = bounds.output_distance(norms, jnp.linalg.norm(reference[0]), near)
         reach = jnp.where(finite, reach, jnp.inf)
 
         def a_priori(args):
@@ -180,7 +181,7 @@ def entry(
     metric = name == "split-a-posteriori" and depth == 2
     thetas, exponents = GRID.metrics()
     blown = not bool(np.asarray(bound.result == RESULTS.successful)[i])
-    parts = (bound.complexity, bound.smoothing, bound.deviation)
+    parts = (bound.nonlinear, bound.smoothing, bound.deviation)
     return {
         "bound": name,
         "gamma": at(bound.gamma),
@@ -189,7 +190,7 @@ def entry(
         "train_smoothed_ramp_risk": at(bound.train_risk),
         "capacity": at(bound.capacity),
         "deviation": sum(at(part) for part in parts),
-        "complexity": at(bound.complexity),
+        "complexity": at(bound.nonlinear),
         "smoothing": at(bound.smoothing),
         "proxy": at(bound.deviation),
         "value": min(1.0, at(bound.value)),
