@@ -8,9 +8,7 @@ from bench_field import gradient_error
 from measure import WIDTH, distance, done, end, network, race, weights
 
 from nlbound_jax import dynamics, tasks
-from nlbound_jax.dynamics import _field
-from nlbound_jax.dynamics._field import make_blocks, negative_gradient
-from nlbound_jax.dynamics._flow import default_controller
+from nlbound_jax.dynamics import default_controller, make_blocks, negative_gradient
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() == "cpu", reason="on CPUs the products have one precision"
@@ -20,10 +18,10 @@ pytestmark = pytest.mark.skipif(
 REPEATS = 50
 
 
-def repeated(task, net):
+def repeated(task, net, largest=None):
     """`REPEATS` evaluations in one program, as in a flow: launched one by one from the host, small
     ones would measure the host."""
-    blocks = make_blocks(task, net.weights[0].dtype)
+    blocks = make_blocks(task, net.weights[0].dtype, largest=largest)
 
     @jax.jit
     def run(weights, epsilon, blocks):
@@ -37,14 +35,13 @@ def repeated(task, net):
 
 
 @pytest.mark.parametrize("side", [7, 28])
-def test_samples_of_a_block(benchmark, table, monkeypatch, side):
+def test_samples_of_a_block(benchmark, table, side):
     task, rows, runs = tasks.mnist(side), [], {}
     gflop = 4 * task.x.size * WIDTH / 1e9
     for dtype in ("float32", "float64"):
         net = network(task, dtype)
         for samples in (1000, 2**12, 2**13, 2**14, 2**15, 2**16):
-            monkeypatch.setattr(_field, "ACCELERATOR_BLOCK", samples)
-            runs[dtype, samples] = repeated(task, net)
+            runs[dtype, samples] = repeated(task, net, samples)
     for (dtype, samples), seconds in race(runs, 5).items():
         each = seconds / REPEATS
         rows.append([dtype, f"{samples}", f"{1e3 * each:.3f}", f"{gflop / each:.0f}"])

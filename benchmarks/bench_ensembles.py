@@ -9,9 +9,7 @@ import numpy as np
 from measure import RTOL, clock, done, end, network, race, weights
 
 from nlbound_jax import dynamics, tasks
-from nlbound_jax.dynamics._devices import replicate
-from nlbound_jax.dynamics._field import make_blocks
-from nlbound_jax.dynamics._flow import default_controller
+from nlbound_jax.dynamics import default_controller, make_blocks, replicate
 from nlbound_jax.sweep._ensemble import Flow, Start, local_mesh, map_lanes
 
 ON_CPU = jax.default_backend() == "cpu"

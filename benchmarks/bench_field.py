@@ -14,8 +14,7 @@ import pytest
 from measure import WIDTH, alone, network, race
 
 from nlbound_jax import tasks
-from nlbound_jax.dynamics._devices import replicate, samples_mesh
-from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.dynamics import make_blocks, negative_gradient, replicate, samples_mesh
 from nlbound_jax.networks import LeakyMLP
 
 SHAPES = [(depth, side) for depth in (2, 3) for side in (7, 14, 28)]

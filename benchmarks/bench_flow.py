@@ -23,7 +23,7 @@ from measure import (
 )
 
 from nlbound_jax import dynamics, tasks
-from nlbound_jax.dynamics._flow import default_controller
+from nlbound_jax.dynamics import default_controller
 
 STEP, DESCENT_STEPS = 1e-3, 200
 TOLERANCES = [(RTOL, ATOL), (RTOL / 10, ATOL / 10)]

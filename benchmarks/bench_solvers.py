@@ -20,7 +20,7 @@ from measure import (
 )
 
 from nlbound_jax import Settings, dynamics, networks, report, tasks
-from nlbound_jax.dynamics._flow import default_controller
+from nlbound_jax.dynamics import default_controller
 
 # What each step costs in evaluations of the field (the first stage is the last of the step before).
 STAGES = {"Tsit5": 6, "Dopri5": 6, "Dopri8": 13, "Bosh3": 3}

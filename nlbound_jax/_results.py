@@ -27,3 +27,18 @@ def where(flag: Bool[Array, "*shape"], if_true: Any, if_false: Any) -> RESULTS:
     for _ in range(flag.ndim):
         choose = jax.vmap(choose)
     return choose(flag)
+
+
+def outcome_names() -> tuple[str, ...]:
+    """The names of all outcomes; the place of one is its number in an array."""
+    return tuple(RESULTS._name_to_item)
+
+
+def outcome_name(result: RESULTS) -> str:
+    """The name of a concrete outcome, such as `blow_up`; `RESULTS[result]` is its sentence."""
+    return outcome_names()[int(result._value)]  # pyright: ignore
+
+
+def outcome(result: RESULTS) -> str:
+    """`"successful"`, or the sentence that says what happened."""
+    return "successful" if result == RESULTS.successful else RESULTS[result].strip()

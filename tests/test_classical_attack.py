@@ -14,9 +14,9 @@ import pytest
 from helpers import assert_close
 from test_classical import DIAGONAL, MARGINS, START, net
 
+from nlbound_jax import _forward
 from nlbound_jax.bounds.classical import (
     _frobenius,
-    _network,
     _pac_bayes_spectral,
     _path_norm,
     _posterior,
@@ -27,7 +27,6 @@ from nlbound_jax.bounds.classical import (
     all_bounds,
     counting,
 )
-from nlbound_jax.bounds.classical._network import outputs
 from nlbound_jax.bounds.classical._path_norm import path_sum
 from nlbound_jax.bounds.classical._posterior import Posterior
 
@@ -38,6 +37,11 @@ pytestmark = pytest.mark.float64
 def _double_precision():
     with jax.enable_x64(True):
         yield
+
+
+def outputs(weights, x, epsilon):
+    """Samples in rows, as in the data of a task."""
+    return _forward.outputs(weights, x.T, jnp.asarray(epsilon))
 
 
 def frobenius_norm(weights):
@@ -422,12 +426,3 @@ def test_a_mutant_changes_the_bound(module, name, text, mutation):
         if other != name and other in scope:
             exec(textwrap.dedent(inspect.getsource(getattr(home, other))), scope)
     assert abs(bound_of(module, scope) - unaltered(module)) > 1e-7
-
-
-def test_the_network_is_the_one_of_the_package():
-    from nlbound_jax.networks import LeakyMLP
-
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 2)))
-    weights = net(*(np.asarray(w, float) for w in DIAGONAL))
-    network = LeakyMLP(weights, jnp.asarray(0.3))
-    assert_close(_network.outputs(weights, x, jnp.asarray(0.3)), network(x))

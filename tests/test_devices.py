@@ -13,7 +13,7 @@ from test_flow import TASK, make
 
 from nlbound_jax import dynamics
 from nlbound_jax.cli._jax import cache_folder, set_up_jax
-from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.dynamics import make_blocks, negative_gradient
 
 SCRIPT = """
 import sys
@@ -24,8 +24,7 @@ assert jax.local_device_count() == 3
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 from nlbound_jax import dynamics
-from nlbound_jax.dynamics._devices import samples_mesh
-from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.dynamics import make_blocks, negative_gradient, samples_mesh
 from helpers import small_task
 from test_flow import make
 

@@ -34,7 +34,7 @@ def straight(weights, x):
 def ratios(field, distance, w, v, epsilon, x, y, known_residual):
     """Bound over measured: for each dW_l/dt, then Q and c Q. Each is 0 over 0 at W = V, eps = 0."""
     depth = len(w)
-    slope = _envelope.slopes(jnp.asarray(epsilon), depth)
+    slope = _envelope.envelope_slopes(jnp.asarray(epsilon), depth)
     target = x @ y / y.size
     residual = target - slope.omega * _reference.end_to_end(v)
 
@@ -90,7 +90,7 @@ def test_the_right_hand_side_holds_at_any_weights(shape):
     rng = np.random.default_rng(shape[0])
     batch = [random_problem(rng, *shape) for _ in range(2000)]
     batch = jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *batch)
-    one = functools.partial(ratios, _envelope.envelope_field, _trajectory.distance)
+    one = functools.partial(ratios, _envelope.envelope_field, _trajectory.output_distance)
     for known in (True, False):
         run = jax.jit(jax.vmap(lambda *p, known=known: one(*p, known)))
         found = np.asarray(run(*batch))
@@ -158,7 +158,7 @@ def slacks(field, distance):
 @pytest.mark.quick
 def test_the_constants_are_sharp():
     found = {}
-    for name, slack in slacks(_envelope.envelope_field, _trajectory.distance):
+    for name, slack in slacks(_envelope.envelope_field, _trajectory.output_distance):
         found[name] = min(slack, found.get(name, np.inf))
     print(found)
     assert min(found.values()) > 1 - 1e-7
@@ -189,19 +189,19 @@ MUTANTS = [
 
 @pytest.mark.parametrize(("text", "mutation"), MUTANTS, ids=[b for _, b in MUTANTS])
 def test_a_constant_lowered_by_5_percent_is_caught(text, mutation):
-    parts = (_envelope.intermediates, _envelope.envelope_field)
+    parts = (_envelope.envelope_terms, _envelope.envelope_field)
     source = "\n".join(inspect.getsource(part) for part in parts)
     assert source.count(text) == 1
     scope = dict(vars(_envelope))
     exec(source.replace(text, mutation), scope)
     # The first case that it fails is enough.
-    found = slacks(scope["envelope_field"], _trajectory.distance)
+    found = slacks(scope["envelope_field"], _trajectory.output_distance)
     assert any(slack < 0.999 for _, slack in found)
 
 
 def test_a_deviation_lowered_by_5_percent_is_caught():
     def mutant(*a):
-        return 0.95 * _trajectory.distance(*a)
+        return 0.95 * _trajectory.output_distance(*a)
 
     found = slacks(_envelope.envelope_field, mutant)
     assert min(slack for name, slack in found if name == "cube") < 0.951

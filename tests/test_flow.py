@@ -8,8 +8,7 @@ from helpers import assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks
-from nlbound_jax.dynamics import _flow
-from nlbound_jax.dynamics._field import make_blocks, negative_gradient
+from nlbound_jax.dynamics import _engine, make_blocks, negative_gradient
 
 TASK = small_task()
 TIGHT = diffrax.PIDController(rtol=1e-10, atol=1e-12)
@@ -225,7 +224,7 @@ def test_a_solve_that_stops_says_when_and_keeps_what_it_has():
     again = dynamics.gradient_flow(net, TASK, t1=float(run.reached))
     for one, other in zip(run.weights, again.weights, strict=True):
         gap = np.linalg.norm(np.asarray(one[-1]) - np.asarray(other[-1]))
-        assert gap < 10 * _flow.RTOL * np.linalg.norm(np.asarray(other[-1]))
+        assert gap < 10 * _engine.RTOL * np.linalg.norm(np.asarray(other[-1]))
     assert "maximum number of solver steps" in run.to_xarray().attrs["result"]
 
 
@@ -251,14 +250,14 @@ def test_jit_and_vmap():
 
 def test_a_new_number_does_not_recompile(monkeypatch):
     traces = []
-    original = _flow.negative_gradient
+    original = _engine.negative_gradient
 
     def counting(*args):
         traces.append(1)
         return original(*args)
 
-    monkeypatch.setattr(_flow, "negative_gradient", counting)
-    traced_anew(monkeypatch, _flow, "_solve")
+    monkeypatch.setattr(_engine, "negative_gradient", counting)
+    traced_anew(monkeypatch, _engine, "_solve")
     dynamics.gradient_flow(make(2, 0.1, 0.2), TASK, t1=1.0)
     once = len(traces)
     assert once > 0

@@ -15,7 +15,7 @@ from helpers import assert_close, numpy_network
 from scipy import integrate, special
 
 from nlbound_jax._results import RESULTS
-from nlbound_jax.bounds import SplitGrid, _split, _split_norms, split_bound
+from nlbound_jax.bounds import SplitGrid, _split_norms, split_bound, split_gammas
 from nlbound_jax.bounds._split_norms import linear_metric, linear_part, norms_nearby, path_norms
 
 pytestmark = pytest.mark.float64
@@ -130,7 +130,7 @@ def exact_terms(p, gamma, noise, family):
     divergence = dim * math.log(1 + linear / noise) + math.log(cell_count(p) / p["delta"])
     noise_root = math.sqrt(dim) if p.get("noise_root") is None else p["noise_root"]
     return {
-        "complexity": d_term,
+        "nonlinear": d_term,
         "capacity": math.sqrt(divergence / (2 * m)),
         "smoothing": noise * noise_root * mean_noise(dim) / 2,
         "deviation": p.get("deviation", 0.0) / gamma,
@@ -256,7 +256,7 @@ def test_every_term_is_the_theorems(name, gamma):
     nu = float(found.noise)
     risk = risk_by_quadrature(p["margins"], p["input_norms"], gamma, nu, p["dim"])
     assert_close(found.train_risk, risk, atol=1e-10)
-    penalty = sum(expected[n] for n in ("complexity", "capacity", "smoothing", "deviation"))
+    penalty = sum(expected[n] for n in ("nonlinear", "capacity", "smoothing", "deviation"))
     assert_close(found.penalty, penalty, rtol=1e-11)
     assert_close(found.value, risk + penalty, rtol=1e-10)
     assert_close(found.log_cells, math.log(cell_count(p)), rtol=1e-12)
@@ -293,7 +293,7 @@ def test_the_cell_is_nearly_the_best(name, m):
         risk = risk_by_lemma_6(p["margins"], p["input_norms"], gamma, noise * gamma, p["dim"])
         for family in range(family_count(p)):
             terms = exact_terms(p, gamma, noise, family)
-            names = ("complexity", "capacity", "smoothing", "deviation")
+            names = ("nonlinear", "capacity", "smoothing", "deviation")
             value = risk + sum(terms[n] for n in names)
             best, worst = min(best, value), max(worst, value)
     gap = float(call(p).value) - best
@@ -414,7 +414,7 @@ def test_the_union_is_paid():
         assert_close(grown, math.log(ratio), rtol=1e-10)
         assert found.value > base.value, name
         assert_close(found.value - base.value, found.capacity - base.capacity, rtol=1e-10)
-        assert_close(found.complexity, base.complexity)
+        assert_close(found.nonlinear, base.nonlinear)
         assert found.family == 0
 
 
@@ -429,7 +429,7 @@ def test_the_scale_of_the_outputs_does_not_matter(name, factor):
         scaled["paths"] = factor * p["paths"]
     base, found = call(p), call(scaled)
     units = ("gamma", "noise", "linear", "paths")
-    same = ("train_risk", "complexity", "capacity", "smoothing", "deviation", "penalty", "value")
+    same = ("train_risk", "nonlinear", "capacity", "smoothing", "deviation", "penalty", "value")
     for field in units:
         assert_close(getattr(found, field), factor * np.asarray(getattr(base, field)), rtol=1e-11)
     for field in same:
@@ -442,7 +442,7 @@ def test_every_term_is_monotone():
     base = simple(grid=fine)
     worse = {
         "capacity": [{"linear_norm": 1.5}, {"delta": 0.001}],
-        "complexity": [{"paths": (0.5,)}, {"epsilon": 0.7}, {"roots": np.array([2.5])}],
+        "nonlinear": [{"paths": (0.5,)}, {"epsilon": 0.7}, {"roots": np.array([2.5])}],
         "smoothing": [{"noise_root": 2.5}],
         "deviation": [{"deviation": 0.1}],
         "train_risk": [{"margins": np.linspace(-1.5, 2.5, 100)}],
@@ -460,20 +460,20 @@ def test_every_term_is_monotone():
             assert found.value > base.value
     larger = simple(grid=fine, dim=9)
     assert larger.capacity > base.capacity
-    assert_close(larger.complexity, 1.5 * base.complexity)
+    assert_close(larger.nonlinear, 1.5 * base.nonlinear)
     # The same sample four times: a quarter of m.
     four = {"margins": np.tile(np.linspace(-1, 3, 100), 4)}
     four["input_norms"] = np.tile(np.linspace(0.5, 2, 100), 4)
     found = simple(grid=fine, **four)
     assert_close(2 * found.capacity, base.capacity)
-    assert_close(2 * found.complexity, base.complexity)
+    assert_close(2 * found.nonlinear, base.nonlinear)
     assert_close(found.train_risk, base.train_risk)
 
 
-def test_a_linear_network_has_no_complexity():
+def test_a_linear_network_has_no_nonlinear_part():
     for paths, depth in ([[math.inf]], 2), ([[math.inf, 1.0, math.inf]], 4):
         found = simple(epsilon=0.0, depth=depth, paths=paths)
-        assert found.complexity == 0
+        assert found.nonlinear == 0
         assert jnp.isfinite(found.value)
         assert found.result == RESULTS.successful
         bent = simple(epsilon=1e-9, depth=depth, paths=paths)
@@ -489,7 +489,7 @@ def test_the_best_family_is_taken():
     assert simple(paths=[[math.inf], [4.0], [1.0], [2.0]]).family == 2
     found = simple(paths=[[4.0], [1.0]], roots=np.array([0.1, 2.0]))
     assert found.family == 0
-    assert_close(found.complexity, 0.5 / 10 * 0.1 * 4.0 * 51 / 50)
+    assert_close(found.nonlinear, 0.5 / 10 * 0.1 * 4.0 * 51 / 50)
 
 
 # Norms.
@@ -835,14 +835,14 @@ def test_the_default_margins():
     margins = np.array([1.0, -3.0, 0.5, 2.0])
     size = math.sqrt(np.mean(margins**2))
     for dtype in (np.float32, np.float64):
-        found = np.asarray(_split.default_gammas(jnp.asarray(margins, dtype)))
+        found = np.asarray(split_gammas(jnp.asarray(margins, dtype)))
         assert found.shape == (32,)
         assert found.dtype == np.float64
         assert_close(found[-1], 3 * size, rtol=1e-6)
         assert_close(found[1:] / found[:-1], np.full(31, 1000 ** (1 / 31)), rtol=1e-6)
     for fallback in (np.zeros(3), np.array([1.0, math.inf])):
-        assert_close(np.asarray(_split.default_gammas(jnp.asarray(fallback)))[-1], 3.0)
+        assert_close(np.asarray(split_gammas(jnp.asarray(fallback)))[-1], 3.0)
     margins = 8 * np.linspace(-1, 3, 100)
-    tried = np.asarray(_split.default_gammas(jnp.asarray(margins)))
+    tried = np.asarray(split_gammas(jnp.asarray(margins)))
     found = simple(margins=margins, gammas=None)
     assert np.min(np.abs(tried - float(found.gamma))) < 1e-9

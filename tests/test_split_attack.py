@@ -28,9 +28,11 @@ from test_split import (
 from nlbound_jax.bounds import (
     LinearMetric,
     SplitGrid,
+    SplitSizes,
     _split,
     _split_grid,
     _split_norms,
+    _split_search,
     mean_absolute_noise,
     smoothed_ramp,
     split_bound,
@@ -137,7 +139,7 @@ def test_one_sided_complexity_with_an_inner_layer(epsilon, d, m):
     """Lemma 3: the factor of the second layer of three."""
     _, _, plain = suprema(gaussian, d, m, 40)
     _, _, found = suprema(gaussian, d, m, 40, epsilon)
-    bound = float(_split.layer_factors(epsilon, 3)[1]) * math.sqrt(d / m)
+    bound = float(_split_search.layer_factors(epsilon, 3)[1]) * math.sqrt(d / m)
     ratio, error = np.mean(found) / bound, np.std(found) / bound / math.sqrt(len(found))
     print(
         f"epsilon {epsilon}, d = {d}, m = {m}: {ratio:.3f} +- {error:.3f} of the bound, "
@@ -209,11 +211,11 @@ def test_the_ramp_risk_deviates_less_than_the_complexity(draw, d, m, total, size
         gammas=np.ones(1),
         grid=SplitGrid(noise=(1.0, 1.0, 2.0), path=(total, total, 2.0), pieces=1),
     )
-    fraction = np.mean(gaps) / float(bound.complexity)
-    error = np.std(gaps) / float(bound.complexity) / math.sqrt(samples)
+    fraction = np.mean(gaps) / float(bound.nonlinear)
+    error = np.std(gaps) / float(bound.nonlinear) / math.sqrt(samples)
     print(
         f"{draw.__name__}, m = {m}, P = {total}, |l'| = {size}: E sup(R - Rhat) "
-        f"{np.mean(gaps):.4f}, D {float(bound.complexity):.4f}, fraction {fraction:.3f} "
+        f"{np.mean(gaps):.4f}, D {float(bound.nonlinear):.4f}, fraction {fraction:.3f} "
         f"+- {error:.3f}"
     )
     assert fraction < 1 - 4 * error
@@ -520,17 +522,17 @@ def expected_cells(name):
     """The terms of the best family over some margins and radii, from the theorem."""
     p = problem(name)
     gammas, noises = p["gammas"][::4], grid_values(p["grid"], "noise")[::5]
-    names = ("complexity", "capacity", "smoothing", "linear", "paths")
+    names = ("nonlinear", "capacity", "smoothing", "linear", "paths")
     cells = {n: [] for n in names}
     for gamma, noise in itertools.product(gammas, noises):
         every = [exact_terms(p, gamma, noise, f) for f in range(family_count(p))]
-        best = min(every, key=lambda terms: terms["complexity"])
+        best = min(every, key=lambda terms: terms["nonlinear"])
         best["linear"], best["paths"] = best["linear"] / gamma, best["paths"] / gamma
         for n in names:
             cells[n].append(best[n])
     shape = (len(gammas), len(noises))
     cells = {n: np.reshape(v, (*shape, *np.shape(v)[1:])) for n, v in cells.items()}
-    total = cells["complexity"] + cells["capacity"] + cells["smoothing"]
+    total = cells["nonlinear"] + cells["capacity"] + cells["smoothing"]
     return p, gammas, cells, total
 
 
@@ -540,17 +542,14 @@ def largest_error(penalties):
     for name in PROBLEMS:
         p, gammas, expected, total = expected_cells(name)
         roots = np.full(family_count(p), 1.0 if name == "metric" else math.sqrt(p["dim"]))
-        sizes = _split.Sizes(
+        sizes = SplitSizes(
             linear_norm=jnp.asarray(p["linear_norm"]),
             paths=paths_of(p),
             roots=jnp.asarray(p.get("roots", roots)),
             noise_root=jnp.asarray(p.get("noise_root", math.sqrt(p["dim"]))),
         )
-        numbers = {"epsilon": p["epsilon"], "num_samples": float(p["m"]), "delta": p["delta"]}
-        numbers = {n: jnp.asarray(v) for n, v in numbers.items()}
-        cells, penalty = penalties(
-            sizes, jnp.asarray(gammas), numbers, p["dim"], p["depth"], p["grid"]
-        )
+        numbers = [jnp.asarray(v) for v in (gammas, p["epsilon"], float(p["m"]), p["delta"])]
+        cells, penalty = penalties(sizes, *numbers, p["dim"], p["depth"], p["grid"])
         pairs = [(cells[n], v) for n, v in expected.items()] + [(penalty, total)]
         for found, exact in pairs:
             error = np.abs(np.asarray(found)[:, ::5] / exact - 1)
@@ -564,8 +563,8 @@ PENALTY_MUTANTS = [
     ("jnp.log1p(linear", "jnp.log(linear"),
     ("divergence + log_cells", "divergence + 0.95 * log_cells"),
     ("divergence + log_cells", "divergence"),
-    ('- jnp.log(numbers["delta"])', ""),
-    ("/ (2 * m)", "/ (2.1 * m)"),
+    ("- jnp.log(delta)", ""),
+    ("/ (2 * num_samples)", "/ (2.1 * num_samples)"),
     ("log_cells(depth, sizes.roots.shape[0])", "log_cells(depth, 1)"),
     ("log_cells(depth, sizes", "log_cells(2, sizes"),
     ("noise * sizes.noise_root", "0.95 * noise * sizes.noise_root"),
@@ -581,14 +580,14 @@ PENALTY_MUTANTS = [
     ("gammas[:, None] * noise[None, :]", "0.8 * gammas[:, None] * noise[None, :]"),
     ("paths = paths / gammas[:, None, None, None]", "paths = paths"),
     ("factors = layer_factors(epsilon, depth)", "factors = jnp.ones(depth - 1)"),
-    ("jnp.sqrt(m)", "jnp.sqrt(1.1 * m)"),
-    ('numbers["epsilon"], numbers', '0.95 * numbers["epsilon"], numbers'),
+    ("jnp.sqrt(num_samples)", "jnp.sqrt(1.1 * num_samples)"),
+    ("terms = epsilon /", "terms = 0.95 * epsilon /"),
     ("jnp.sum(terms, axis=-1)", "jnp.max(terms, axis=-1)"),
     ("* sizes.roots", "* jnp.ones_like(sizes.roots)"),
-    ("jnp.argmin(complexity", "jnp.argmax(complexity"),
-    ("jnp.min(complexity", "jnp.max(complexity"),
-    ("jnp.min(complexity", "0.95 * jnp.min(complexity"),
-    ('return cells, cells["complexity"] +', "return cells,"),
+    ("jnp.argmin(nonlinear", "jnp.argmax(nonlinear"),
+    ("jnp.min(nonlinear", "jnp.max(nonlinear"),
+    ("jnp.min(nonlinear", "0.95 * jnp.min(nonlinear"),
+    ('return cells, cells["nonlinear"] +', "return cells,"),
     ('+ capacity + cells["smoothing"]', '+ cells["smoothing"]'),
     ('+ capacity + cells["smoothing"]', "+ capacity"),
     ("(1 - epsilon / 2)", "0.95 * (1 - epsilon / 2)"),
@@ -600,14 +599,15 @@ PENALTY_MUTANTS = [
 
 
 def test_every_penalty_is_the_theorems():
-    assert largest_error(_split._penalties) < 1e-11
+    assert largest_error(_split_search._penalties) < 1e-11
 
 
 @pytest.mark.parametrize(("text", "mutation"), PENALTY_MUTANTS, ids=[b for _, b in PENALTY_MUTANTS])
 def test_a_mutant_of_the_penalties_is_caught(text, mutation):
-    source = inspect.getsource(_split.layer_factors) + inspect.getsource(_split._penalties)
+    parts = (_split_search.layer_factors, _split_search._penalties)
+    source = "".join(inspect.getsource(part) for part in parts)
     assert source.count(text) == 1
-    scope = dict(vars(_split))
+    scope = dict(vars(_split_search))
     exec(source.replace(text, mutation), scope)
     assert largest_error(scope["_penalties"]) > 1e-3
 
@@ -615,8 +615,8 @@ def test_a_mutant_of_the_penalties_is_caught(text, mutation):
 SEARCH_MUTANTS = [
     ("noise * gamma * input_norms", "0.95 * noise * gamma * input_norms"),
     ("noise * gamma * input_norms", "noise * input_norms"),
-    ('numbers["deviation"] / gammas', '0.95 * numbers["deviation"] / gammas'),
-    ("penalty[at, best] + deviation", "penalty[at, best]"),
+    ("added = deviation / gammas", "added = 0.95 * deviation / gammas"),
+    ("penalty[at, best] + added", "penalty[at, best]"),
     ("total = risks + penalty[finalists]", "total = penalty[finalists]"),
     ("cells.pop(name) * gamma", "cells.pop(name)"),
 ]
@@ -628,7 +628,7 @@ def expected_bound():
     noise = float(call(p).noise)
     terms = exact_terms(p, 0.4, noise / 0.4, int(call(p).family))
     risk = risk_by_quadrature(p["margins"], p["input_norms"], 0.4, noise, p["dim"])
-    names = ("complexity", "capacity", "smoothing", "deviation")
+    names = ("nonlinear", "capacity", "smoothing", "deviation")
     penalty = sum(terms[n] for n in names)
     return p, terms | {"train_risk": risk, "penalty": penalty, "value": risk + penalty}
 
@@ -646,9 +646,9 @@ def test_every_term_of_the_search_is_the_theorems():
 
 @pytest.mark.parametrize(("text", "mutation"), SEARCH_MUTANTS, ids=[b for _, b in SEARCH_MUTANTS])
 def test_a_mutant_of_the_search_is_caught(text, mutation):
-    source = inspect.getsource(_split.search) + inspect.getsource(_split.split_bound)
+    source = inspect.getsource(_split_search.split_search) + inspect.getsource(_split.split_bound)
     assert source.count(text) == 1
-    scope = dict(vars(_split))
+    scope = dict(vars(_split_search)) | dict(vars(_split))
     exec(source.replace(text, mutation), scope)
     assert bound_error(scope["split_bound"]) > 1e-5
 

@@ -21,8 +21,8 @@ from helpers import EqualSteps, assert_close, small_task
 import nlbound_jax
 from nlbound_jax import Settings, bounds, checks, tasks
 from nlbound_jax.report import _train
-from nlbound_jax.sweep import SweepConfig, _ensemble, sweep_status
-from nlbound_jax.sweep._layout import Layout, parse_shard, share
+from nlbound_jax.sweep import SweepConfig, _ensemble, parse_shard, sweep_status
+from nlbound_jax.sweep._layout import Layout, share
 from nlbound_jax.sweep._variables import FLAGS, check_names
 
 WIDTH, TIMES = 5, 3

@@ -8,7 +8,7 @@ from helpers import assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks, tasks
-from nlbound_jax.dynamics import _flow, _tau_derivative
+from nlbound_jax.dynamics import _engine, _tau_derivative
 
 pytestmark = pytest.mark.float64
 
@@ -323,14 +323,14 @@ def test_bad_arguments_get_one_line(no_type_checks):
 
 def test_a_new_number_does_not_recompile(monkeypatch):
     traces = []
-    original = _flow.negative_gradient
+    original = _engine.negative_gradient
 
     def counting(*args):
         traces.append(1)
         return original(*args)
 
-    monkeypatch.setattr(_flow, "negative_gradient", counting)
-    traced_anew(monkeypatch, _tau_derivative, "_solve")
+    monkeypatch.setattr(_engine, "negative_gradient", counting)
+    traced_anew(monkeypatch, _engine, "_solve")
     traced_anew(monkeypatch, _tau_derivative, "_frozen")
     for epsilon, step in ((0.3, 0.1), (0.05, 0.1)):  # central and one-sided
         dynamics.tau_derivative(make(2, epsilon), TASK, t1=1.0, step=step)

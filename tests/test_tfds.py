@@ -19,7 +19,7 @@ from nlbound_jax import Settings, report, tasks
 from nlbound_jax._settings import DataSpec
 from nlbound_jax.cli._app import app
 from nlbound_jax.report import load_run, save_run
-from nlbound_jax.tasks._named import load_task
+from nlbound_jax.tasks import load_task
 
 pytestmark = pytest.mark.float64
 

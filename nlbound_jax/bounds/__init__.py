@@ -13,9 +13,9 @@ from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise
 from ._noise_ball import smoothed_ramp as smoothed_ramp
+from ._optimistic import OPTIMISTIC as OPTIMISTIC
 from ._optimistic import OptimisticBound as OptimisticBound
 from ._optimistic import optimistic_bound as optimistic_bound
-from ._split import SplitBound as SplitBound
 from ._split import split_bound as split_bound
 from ._split_grid import SplitGrid as SplitGrid
 from ._split_norms import LinearMetric as LinearMetric
@@ -23,7 +23,13 @@ from ._split_norms import linear_metric as linear_metric
 from ._split_norms import linear_part as linear_part
 from ._split_norms import norms_nearby as norms_nearby
 from ._split_norms import path_norms as path_norms
+from ._split_search import SplitBound as SplitBound
+from ._split_search import SplitSizes as SplitSizes
+from ._split_search import layer_factors as layer_factors
+from ._split_search import split_gammas as split_gammas
+from ._split_search import split_search as split_search
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2
 from ._trajectory import TrajectoryBound as TrajectoryBound
+from ._trajectory import output_distance as output_distance
 from ._trajectory import trajectory_bound as trajectory_bound

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._types import AnyArray, Numeric, Weights
-from ._split import Sizes
 from ._split_norms import linear_part, path_norms
+from ._split_search import SplitSizes
 
 EXPONENTS = (0.0, 0.25, 0.4)
 RIDGES = (1e-6, 1e-5, 3e-5)
@@ -41,7 +41,7 @@ class HeldOutWhitening(eqx.Module):
         """How many ridges there are; the linear part may have any of them."""
         return self.input_norms.shape[0]
 
-    def sizes(self, weights: Weights, epsilon: Numeric, ridge: Numeric) -> Sizes:
+    def sizes(self, weights: Weights, epsilon: Numeric, ridge: Numeric) -> SplitSizes:
         """The norms of a network on raw inputs; the linear part has a = 0 and the ridge of that
         index, the nonlinear part whichever pair is best. The families are all combinations.
 
@@ -53,7 +53,8 @@ class HeldOutWhitening(eqx.Module):
 
         **Returns:**
 
-        What [`split_bound`][] calls `linear_norm`, `paths`, `roots` and `noise_root`.
+        The [`SplitSizes`][] that [`split_bound`][] calls `linear_norm`, `paths`, `roots` and
+        `noise_root`.
         """
         first, rest = weights[0] @ self.basis, weights[1:]
         straight = linear_part((first, *rest), epsilon)
@@ -61,7 +62,7 @@ class HeldOutWhitening(eqx.Module):
         paths = jax.vmap(lambda first: path_norms((first, *rest)))(scaled)
         # The ridge of the linear part is in the cell too: the others are there to be counted.
         copies = self.ridges
-        return Sizes(
+        return SplitSizes(
             linear_norm=jnp.sqrt(jnp.sum(straight**2 * self.scales[ridge])),
             paths=jnp.concatenate([paths] * copies),
             roots=jnp.concatenate([self.roots] * copies),

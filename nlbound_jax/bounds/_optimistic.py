@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Shaped
 from .. import _validate
 from .._types import AnyArray, Numeric
 
+# What an optimistic bound is, as `OptimisticBound.label` says it.
 OPTIMISTIC = "estimate from test data, not a certificate"
 
 _Margins = Float[Array, "*margins"]

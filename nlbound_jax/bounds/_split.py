@@ -2,165 +2,14 @@
 
 import math
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from .. import _validate
-from .._results import RESULTS, where
 from .._types import AnyArray, Numeric
-from ._noise_ball import mean_absolute_noise, smooth
 from ._split_grid import SplitGrid
 from ._split_norms import LinearMetric
-
-_Scalar = Float[Array, ""]
-
-# How many margins, out of those tried, get their smoothed ramp risk computed.
-FINALISTS = 4
-
-
-class SplitBound(eqx.Module):
-    """The split bound of one network in its best cell, term by term.
-
-    **Attributes:**
-
-    - `train_risk`: $\\frac1m \\sum E_\\xi \\text{ramp}_\\gamma(y f + \\xi)$, the ramp risk smoothed
-        by the noise.
-    - `complexity`: D, the Rademacher complexity of the nonlinear part.
-    - `capacity`: $\\sqrt{(d \\ln(1 + B/\\nu) + \\ln(K/\\delta))/2m}$, for the linear part.
-    - `smoothing`: $\\nu \\sqrt d\\, E|u_1| / 2\\gamma$, the cost of the noise.
-    - `deviation`: what was added over $\\gamma$ (zero but for a train risk of another network).
-    - `penalty`: the sum of the last four.
-    - `value`: `train_risk + penalty`, the bound on P(y f <= 0).
-    - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: $P_j^+ + P_j^-$ of the cell,
-        `(L-1,)`; all in the units of the network's outputs.
-    - `family`: which metric the cell has.
-    - `log_cells`: $\\ln K$.
-    - `result`: `successful`, or `blow_up` where a norm is `+inf` or beyond the declared range.
-    """
-
-    train_risk: _Scalar
-    complexity: _Scalar
-    capacity: _Scalar
-    smoothing: _Scalar
-    deviation: _Scalar
-    penalty: _Scalar
-    value: _Scalar
-    gamma: _Scalar
-    noise: _Scalar
-    linear: _Scalar
-    paths: Float[Array, " levels"]
-    family: Array
-    log_cells: _Scalar
-    result: RESULTS
-
-
-def layer_factors(epsilon, depth: int) -> Float[Array, " levels"]:
-    """$\\sigma^{L-1-j} (1 + \\epsilon/2)^{j-1}$ for j = 1 ... L-1."""
-    j = jnp.arange(1, depth, dtype=float)
-    return (1 - epsilon / 2) ** (depth - 1 - j) * (1 + epsilon / 2) ** (j - 1)
-
-
-class Sizes(eqx.Module):
-    """The norms of a network, and what the distribution of the inputs contributes.
-
-    `paths` is `(families levels)`, or a [`LinearMetric`][]; `roots`, `(families,)`, is $\\sqrt d$
-    for the plain norms."""
-
-    linear_norm: _Scalar
-    paths: Float[Array, "families levels"] | LinearMetric
-    roots: Float[Array, " families"]
-    noise_root: _Scalar
-
-
-def _penalties(sizes: Sizes, gammas, numbers, dim: int, depth: int, grid: SplitGrid):
-    """Every term but the train risk, `(gammas noises)`, in the best family; and the cells."""
-    epsilon, m = numbers["epsilon"], numbers["num_samples"]
-    noise = jnp.asarray(grid.values("noise"))
-    linear = grid.round_up("linear", sizes.linear_norm / gammas)
-    divergence = dim * jnp.log1p(linear[:, None] / noise[None, :])
-    log_cells = grid.log_cells(depth, sizes.roots.shape[0])
-    capacity = jnp.sqrt((divergence + log_cells - jnp.log(numbers["delta"])) / (2 * m))
-    smoothing = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
-    if isinstance(sizes.paths, LinearMetric):
-        radii = (gammas[:, None] * noise[None, :]).reshape(-1)
-        paths = sizes.paths.paths(radii, grid).reshape(len(gammas), len(noise), -1, 1)
-        paths = paths / gammas[:, None, None, None]
-    else:
-        paths = (sizes.paths[None] / gammas[:, None, None])[:, None]
-    paths = grid.round_up("path", paths) * ((grid.pieces + 1) / grid.pieces)
-    factors = layer_factors(epsilon, depth)
-    terms = epsilon / jnp.sqrt(m) * factors[None, None, None] * paths
-    terms = jnp.where(epsilon > 0, terms, 0.0)  # no nonlinear part, however large the norms
-    complexity = jnp.sum(terms, axis=-1) * sizes.roots[None, None]
-    family = jnp.argmin(complexity, axis=-1)
-    complexity = jnp.min(complexity, axis=-1)
-    shape = (len(gammas), len(noise))
-    chosen = jnp.take_along_axis(paths, family[..., None, None], axis=2)[..., 0, :]
-    cells = {
-        "linear": jnp.broadcast_to(linear[:, None], shape),
-        "paths": jnp.broadcast_to(chosen, (*shape, depth - 1)),
-        "family": jnp.broadcast_to(family, shape),
-        "complexity": jnp.broadcast_to(complexity, shape),
-        "capacity": capacity,
-        "smoothing": jnp.broadcast_to(smoothing[None, :], shape),
-        "noise": jnp.broadcast_to(noise[None, :], shape),
-    }
-    return cells, cells["complexity"] + capacity + cells["smoothing"]
-
-
-@eqx.filter_jit
-def search(
-    margins, input_norms, sizes: Sizes, gammas, numbers, dim: int, depth: int, grid: SplitGrid
-) -> SplitBound:
-    """The best cell. Any choice is covered by the union, so the search may be as coarse as it
-    likes: the radius that minimizes the penalty for each margin, the margins ranked by the plain
-    ramp risk, and the smoothed one only for the finalists."""
-    cells, penalty = _penalties(sizes, gammas, numbers, dim, depth, grid)
-    best = jnp.argmin(penalty, axis=1)
-    at = jnp.arange(len(gammas))
-    cells = {name: value[at, best] for name, value in cells.items()}
-    deviation = numbers["deviation"] / gammas
-    penalty = penalty[at, best] + deviation
-
-    def plain(gamma):
-        ramp = jnp.clip(1 - margins / gamma.astype(margins.dtype), 0, 1)
-        return jnp.mean(ramp, dtype=float)
-
-    def smoothed(args):
-        gamma, noise = (a.astype(margins.dtype) for a in args)
-        return jnp.mean(smooth(margins, noise * gamma * input_norms, gamma, dim), dtype=float)
-
-    total = jax.lax.map(plain, gammas) + penalty
-    # Where all is vacuous the order of the finite ones still counts.
-    finalists = jnp.argsort(total)[: min(FINALISTS, len(gammas))]
-    risks = jax.lax.map(smoothed, (gammas[finalists], cells["noise"][finalists]))
-    total = risks + penalty[finalists]
-    place = jnp.argmin(total)
-    cells = {name: value[finalists][place] for name, value in cells.items()}
-    gamma = gammas[finalists][place]
-    units = {name: cells.pop(name) * gamma for name in ("noise", "linear", "paths")}
-    value = total[place]
-    return SplitBound(
-        train_risk=risks[place],
-        deviation=deviation[finalists][place],
-        penalty=penalty[finalists][place],
-        value=value,
-        gamma=gamma,
-        log_cells=jnp.asarray(grid.log_cells(depth, sizes.roots.shape[0])),
-        result=where(jnp.isfinite(value), RESULTS.successful, RESULTS.blow_up),
-        **cells,
-        **units,
-    )
-
-
-def default_gammas(margins) -> Float[Array, " gammas"]:
-    """32 margins around the root mean square of the outputs; their number costs nothing."""
-    size = jnp.sqrt(jnp.mean(margins**2, dtype=float))
-    size = jnp.where(jnp.isfinite(size) & (size > 0), size, 1.0)
-    return size * jnp.asarray(np.geomspace(3e-3, 3.0, 32))
+from ._split_search import SplitBound, SplitSizes, split_gammas, split_search
 
 
 def split_bound(
@@ -258,7 +107,7 @@ def split_bound(
         "delta": real("delta", delta, 0, 1, open_low=True, open_high=True),
         "deviation": _validate.at_least_zero("deviation", deviation),
     }
-    sizes = Sizes(
+    sizes = SplitSizes(
         linear_norm=size,
         paths=paths,
         roots=scale if roots is None else real("roots", roots, 0),
@@ -269,10 +118,12 @@ def split_bound(
             raise ValueError(f"`{name}` must be a single number, got shape {value.shape}.")
     if sizes.roots.shape != (families,):
         raise ValueError(f"`roots` must have shape ({families},), got {sizes.roots.shape}.")
-    tried = default_gammas(margins) if gammas is None else real("gammas", gammas, 0, open_low=True)
+    tried = split_gammas(margins) if gammas is None else real("gammas", gammas, 0, open_low=True)
     if tried.ndim != 1 or not tried.shape[0]:
         raise ValueError(f"`gammas` must have shape (gammas,), got {tried.shape}.")
-    return search(margins, input_norms, sizes, tried, numbers, dim, depth, grid)
+    return split_search(
+        margins, input_norms, sizes, tried, **numbers, dim=dim, depth=depth, grid=grid
+    )
 
 
 def _samples(margins, input_norms):

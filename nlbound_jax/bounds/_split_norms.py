@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _validate
+from .._forward import end_to_end
 from .._products import product_gap
 from .._types import AnyArray, Numeric, Weights
 from ._split_grid import SplitGrid
@@ -12,7 +13,8 @@ from ._split_grid import SplitGrid
 _Values = Float[Array, "..."]
 
 
-def _check_slope(epsilon: Numeric) -> None:
+def check_slope(epsilon: Numeric) -> None:
+    """Raise unless a concrete `epsilon` is a slope."""
     # What is traced was checked where it came in: a check at run time would be paid every call.
     if not _validate.is_traced(epsilon):
         _validate.number("epsilon", epsilon, 0, 1)
@@ -37,12 +39,10 @@ def linear_part(weights: Weights, epsilon: Numeric) -> Float[Array, " d"]:
     """
     weights = _validate.matrices("weights", weights)
     _validate.finite("weights", weights)
-    _check_slope(epsilon)
-    row = weights[-1]
-    for w in weights[-2::-1]:
-        row = row @ w
-    slope = 1 - jnp.asarray(epsilon, row.dtype) / 2
-    return slope ** (len(weights) - 1) * row[0]
+    check_slope(epsilon)
+    straight = end_to_end(weights)
+    slope = 1 - jnp.asarray(epsilon, straight.dtype) / 2
+    return slope ** (len(weights) - 1) * straight
 
 
 def path_norms(weights: Weights) -> Float[Array, " levels"]:
@@ -100,7 +100,7 @@ def norms_nearby(
     `ValueError` naming the argument.
     """
     weights = _validate.matrices("weights", weights)
-    _check_slope(epsilon)
+    check_slope(epsilon)
     depth = len(weights)
     far = _validate.at_least_zero("distances", distances)
     if far.shape != (depth,):

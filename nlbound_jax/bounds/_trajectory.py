@@ -39,9 +39,24 @@ class TrajectoryBound(eqx.Module):
     result: RESULTS
 
 
-def distance(norms, frobenius, distances) -> _Values:
-    """$Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
-    $A_1^F = F + x_1$, as a telescoping sum of non-negative terms."""
+def output_distance(
+    norms: Float[Array, "... layers"], frobenius: _Values, distances: Float[Array, "... layers"]
+) -> _Values:
+    """Q, the bound on the root mean square of $f_W - f_V$ for $\\|W_l - V_l\\|_F \\le x_l$:
+
+    $Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
+    $A_1^F = F + x_1$, as a telescoping sum of non-negative terms.
+
+    **Arguments:**
+
+    - `norms`: $a_l = \\|V_l\\|$, `(... layers)`.
+    - `frobenius`: $F = \\|V_1\\|_F$, `(...)`.
+    - `distances`: $x_l$, `(... layers)`, finite.
+
+    **Returns:**
+
+    Q, `(...)`.
+    """
     lower = jnp.concatenate([frobenius[..., None], norms[..., 1:]], axis=-1)
     layers = range(norms.shape[-1])
     return product_gap([lower[..., j] for j in layers], [distances[..., j] for j in layers])
@@ -52,7 +67,7 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     norms, frobenius, distances = arrays
     blown = ~jnp.isfinite(distances).all(axis=-1)
     safe = jnp.where(blown[..., None], 0.0, distances)
-    reach = jnp.where(blown, jnp.inf, distance(norms, frobenius, safe))
+    reach = jnp.where(blown, jnp.inf, output_distance(norms, frobenius, safe))
     # Shapes may differ only by broadcasting from here on.
     reach, *values = jnp.broadcast_arrays(reach, *numbers.values())
     numbers = dict(zip(numbers, values, strict=True))

@@ -6,11 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import WeightsOverTime
-from ..bounds import norms_nearby
-from ..bounds._split import layer_factors
-from ..bounds._trajectory import distance
-from ..dynamics import ReferenceTrajectory
-from ..dynamics._envelope import intermediates, slopes
+from ..bounds import layer_factors, norms_nearby, output_distance
+from ..dynamics import ReferenceTrajectory, envelope_slopes, envelope_terms
 from ._check import Check
 from ._measure import Measured
 from ._theorem import make
@@ -18,12 +15,12 @@ from ._theorem import make
 
 @eqx.filter_jit
 def _known(reference: ReferenceTrajectory, epsilon, target, start) -> dict[str, jax.Array]:
-    slope = slopes(epsilon, reference.norms.shape[1])
+    slope = envelope_slopes(epsilon, reference.norms.shape[1])
     alignment = jnp.linalg.norm(target)
 
     def one(x, a, first, residual):
-        lin, non, ell, gap = intermediates(x, a, first, residual, alignment, start, slope)
-        return {"lin": lin, "non": non, "ell": ell, "gap": gap, "reach": distance(a, first, x)}
+        terms = envelope_terms(x, a, first, residual, alignment, start, slope)
+        return {**terms._asdict(), "reach": output_distance(a, first, x)}
 
     x = reference.envelope
     assert x is not None

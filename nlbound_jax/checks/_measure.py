@@ -11,8 +11,7 @@ from .. import _validate
 from .._types import AnyArray, Numeric, Weights
 from ..bounds import linear_part, path_norms
 from ..dynamics import ReferenceTrajectory, TauDerivative, reference_flow, tau_derivative
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
 
 _Times = Float[Array, "*times"]
@@ -181,7 +180,7 @@ def measure(
     """
     _validate.needs_x64("measure")
     ts = _validate.real("ts", ts, 0, open_low=True)
-    net = checked("net", net, _validate.instance("task", task, Task).rank)
+    net = check_network("net", net, _validate.instance("task", task, Task).rank)
     if ts.ndim != 1 or not ts.shape[0] or bool((jnp.diff(ts) <= 0).any()):
         raise ValueError(f"`ts` must be increasing times (times,), got shape {ts.shape}.")
     net = jax.tree.map(lambda a: a.astype(float), net)

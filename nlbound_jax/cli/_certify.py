@@ -22,7 +22,7 @@ def _load(path: Path):
     """The arrays W1 ... WL of an .npz file."""
     import numpy as np
 
-    from ..tasks._npz import read_npz
+    from .._npz import read_npz
 
     arrays = read_npz("weights", path)
     names = [f"W{i + 1}" for i in range(len(arrays))]
@@ -57,9 +57,9 @@ def certify(
     import jax.numpy as jnp
 
     from .. import networks
+    from .._files import plain
     from ..report import certify as make
-    from ..report._report import plain
-    from ..tasks._named import load_task
+    from ..tasks import load_task
 
     set_up_jax()
     with one_line_errors():

@@ -96,10 +96,10 @@ def check(
     from rich.console import Console
 
     from .. import _validate, checks
+    from .._files import write_json, write_png
     from ..figures import save_data
     from ..report import end_time, prepare_folder, start_network
-    from ..report._files import write_json, write_png
-    from ..tasks._named import load_task
+    from ..tasks import load_task
 
     set_up_jax()
     if counterexamples:

@@ -31,7 +31,7 @@ def compare(
 
     from ..report import compare as make
     from ..report import comparison_table, prepare_folder, save_comparison
-    from ..tasks._named import load_task
+    from ..tasks import load_task
 
     set_up_jax()
     with one_line_errors():

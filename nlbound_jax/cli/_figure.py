@@ -123,8 +123,8 @@ def _heatmap(
     import xarray as xr
 
     from .. import figures
+    from .._files import write_png
     from ..report import prepare_folder
-    from ..report._files import write_png
 
     if store is None or x is None or y is None:
         missing = "store" if store is None else "x" if x is None else "y"

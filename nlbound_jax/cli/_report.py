@@ -28,7 +28,7 @@ def report(
     from rich.console import Console
 
     from ..report import prepare_folder, report_seeds, save, spread, spread_table, table
-    from ..tasks._named import load_task
+    from ..tasks import load_task
 
     set_up_jax()
     with one_line_errors():

@@ -60,9 +60,8 @@ def sweep(
     """Reports for every combination of the values of named axes, in pieces, into one store."""
     import jax
 
-    from ..sweep import SweepConfig, sweep_status
+    from ..sweep import SweepConfig, parse_shard, sweep_status
     from ..sweep import sweep as make
-    from ..sweep._layout import parse_shard
 
     set_up_jax()
     several = action is None and (distributed or coordinator is not None)

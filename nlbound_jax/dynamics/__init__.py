@@ -1,6 +1,20 @@
 """Training as a flow: the exact gradient flow, gradient descent, the reference flow, clocks."""
 
 from ._descent import gradient_descent as gradient_descent
+from ._devices import replicate as replicate
+from ._devices import run_on_mesh as run_on_mesh
+from ._devices import samples_mesh as samples_mesh
+from ._engine import FlowSolution as FlowSolution
+from ._engine import default_controller as default_controller
+from ._engine import pi_controller as pi_controller
+from ._engine import solve_flow as solve_flow
+from ._envelope import EnvelopeSlopes as EnvelopeSlopes
+from ._envelope import EnvelopeTerms as EnvelopeTerms
+from ._envelope import envelope_slopes as envelope_slopes
+from ._envelope import envelope_terms as envelope_terms
+from ._field import Blocks as Blocks
+from ._field import make_blocks as make_blocks
+from ._field import negative_gradient as negative_gradient
 from ._flow import gradient_flow as gradient_flow
 from ._learning_time import learning_time as learning_time
 from ._reference import ReferenceTrajectory as ReferenceTrajectory

@@ -13,10 +13,9 @@ from jaxtyping import Array, Float
 from .. import _validate
 from .._results import RESULTS, where
 from .._types import Weights, WeightsOverTime
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
-from ._devices import gather, replicate, samples_mesh
+from ._devices import run_on_mesh, samples_mesh
 from ._field import Blocks, make_blocks, negative_gradient
 from ._trajectory import Trajectory, is_concrete
 
@@ -91,7 +90,7 @@ def gradient_descent(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` if descent diverged.
     """
-    net = checked("net", net, _validate.instance("task", task, Task).rank)
+    net = check_network("net", net, _validate.instance("task", task, Task).rank)
     num_steps = _validate.integer("num_steps", num_steps, 1)
     step_size = _validate.scalar("step_size", step_size, low=0, open_low=True)
     save_every = num_steps if save_every is None else save_every
@@ -100,17 +99,19 @@ def gradient_descent(
         raise ValueError(f"`save_every` must divide num_steps = {num_steps}, got {save_every}.")
     dtype = net.weights[0].dtype
     blocks = make_blocks(task, dtype, samples_mesh(devices, net))
-    start, epsilon = replicate((net.weights, net.epsilon.astype(dtype)), blocks.mesh)
-    weights = _descend(
-        start,
-        epsilon,
-        blocks,
-        optax.sgd(step_size) if optimizer is None else optimizer,
-        num_steps // save_every,
-        save_every,
-        diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
-    )
-    weights = gather(weights, blocks)
+
+    def descend(weights, epsilon):
+        return _descend(
+            weights,
+            epsilon,
+            blocks,
+            optax.sgd(step_size) if optimizer is None else optimizer,
+            num_steps // save_every,
+            save_every,
+            diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
+        )
+
+    weights = run_on_mesh(descend, net.weights, net.epsilon.astype(dtype), mesh=blocks.mesh)
     steps = save_every * jnp.arange(1, num_steps // save_every + 1)
     ts = steps.astype(dtype) * jnp.asarray(step_size, dtype)
     finite = jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in weights]))

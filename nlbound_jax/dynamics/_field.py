@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
+from .. import _validate
 from .._types import Weights
 from ..tasks import Task
 
@@ -24,10 +26,16 @@ AXIS = "samples"
 
 
 class Blocks(eqx.Module):
-    """Training data in blocks of samples, features first: `x (k d block)`, `y (k block)`.
+    """Training data in blocks of samples, features first, out of [`make_blocks`][].
 
     The blocks are filled up with zero inputs of label 0, whose residual and gradient vanish since
-    the networks have no biases. With a `mesh` they are sharded over its devices.
+    the networks have no biases.
+
+    **Attributes:**
+
+    - `x`: inputs, `(k d block)`; `y`: labels, `(k block)`.
+    - `num_samples`: m, without what the blocks are filled up with.
+    - `mesh`: the devices over which `x` and `y` are sharded, or `None`.
     """
 
     x: Float[Array, "k d block"]
@@ -36,13 +44,38 @@ class Blocks(eqx.Module):
     mesh: Mesh | None = eqx.field(static=True, default=None)
 
 
-def make_blocks(task: Task, dtype, mesh: Mesh | None = None) -> Blocks:
-    """The training set of `task` in blocks, shared out over the devices of `mesh` if given."""
+def make_blocks(
+    task: Task, dtype: DTypeLike, mesh: Mesh | None = None, *, largest: int | None = None
+) -> Blocks:
+    """The training set of a task in blocks of about one size.
+
+    **Main arguments:**
+
+    - `task`: the data.
+    - `dtype`: of the arrays: that of the weights.
+    - `mesh`: the devices to share the blocks out over, out of [`samples_mesh`][]; by default they
+        are on one device.
+
+    **Other arguments:**
+
+    - `largest`: the largest number of samples of a block; by default 500 on CPUs and $2^{16}$ on
+        accelerators.
+
+    **Returns:**
+
+    The data as [`Blocks`][].
+
+    **Raises:**
+
+    `ValueError` if `largest` is no positive integer.
+    """
     m, d = task.x.shape
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     shards = 1 if mesh is None else mesh.size
     share = -(-m // shards)
-    per_shard = -(-share // (BLOCK if platform == "cpu" else ACCELERATOR_BLOCK))
+    if largest is None:
+        largest = BLOCK if platform == "cpu" else ACCELERATOR_BLOCK
+    per_shard = -(-share // _validate.integer("largest", largest, 1))
     block = -(-share // per_shard)
     x = np.zeros((shards * per_shard, d, block), dtype)
     y = np.zeros((shards * per_shard, block), dtype)
@@ -105,11 +138,22 @@ def _block_sums(weights: Weights, epsilon: Float[Array, ""], x, y) -> tuple[Arra
 
 
 def negative_gradient(weights: Weights, epsilon: Float[Array, ""], blocks: Blocks) -> Weights:
-    """$-\\nabla_{W_l} \\frac{1}{2m} \\|Y - f(\\tilde X)\\|^2$ for every l (Eq. 4).
+    """The right-hand side of gradient flow, $-\\nabla_{W_l} \\frac{1}{2m} \\|Y - f(\\tilde X)\\|^2$
+    for every l (Eq. 4).
 
     By hand, since phi is homogeneous: $h_{L-1} = \\phi'(z_{L-1}) \\odot W_{L-1} h_{L-2}$, so that
     the gradient by $W_L$ is the row sums of $W_{L-1} \\odot A_{L-1}^\\top$, and no second pass over
     the activations is needed. Where phi has its kink, phi' is 1 as in `leaky_relu`.
+
+    **Arguments:**
+
+    - `weights`: $W_1, \\dots, W_L$, `(out in)` each.
+    - `epsilon`: one minus the negative slope, in the dtype of the weights.
+    - `blocks`: the data, out of [`make_blocks`][].
+
+    **Returns:**
+
+    A tuple of arrays of the shapes of `weights`.
     """
     with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "highest"):  # pyright: ignore
         sums = sum_over_blocks(_block_sums, blocks, weights, epsilon)

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
+from .._forward import end_to_end
 from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
-from ._envelope import Slopes, envelope_field, slopes
+from ..networks import LeakyMLP, check_network
+from ._envelope import EnvelopeSlopes, envelope_field, envelope_slopes
 
 RTOL = 1e-9
 # For L >= 3 the envelope may blow up in finite time. Where a distance exceeds this multiple of
@@ -51,14 +51,6 @@ class ReferenceTrajectory(eqx.Module):
     def scale(self) -> Float[Array, " times"]:
         """$\\|\\omega V_L \\cdots V_1\\|$, the size of the reference network's outputs."""
         return jnp.linalg.norm(self.linear_map, axis=-1)
-
-
-def end_to_end(weights: Weights) -> Float[Array, " d"]:
-    """$V_L \\cdots V_1$ as a vector."""
-    row = weights[-1]
-    for w in weights[-2::-1]:
-        row = row @ w
-    return row[0]
 
 
 def _basis(rows: Float[Array, "k d"]) -> Float[Array, "d r"] | None:
@@ -125,7 +117,7 @@ def is_blown(distances, norms, depth: int):
 
 @eqx.filter_jit
 def _solve(
-    start: Weights, target, ts, slope: Slopes, initial_residual, unit, envelope: bool
+    start: Weights, target, ts, slope: EnvelopeSlopes, initial_residual, unit, envelope: bool
 ) -> tuple[Any, RESULTS]:
     """V over its smallest norm and the envelope over `unit`, so that one tolerance fits both."""
     alignment = jnp.linalg.norm(target)
@@ -172,7 +164,7 @@ def _solve(
 
 
 @eqx.filter_jit
-def _measure(weights, distances, target, slope: Slopes):
+def _measure(weights, distances, target, slope: EnvelopeSlopes):
     """Norms, linear map and residual at the saved times; `inf` where the envelope has blown."""
     unreached = ~jnp.isfinite(weights[0]).all(axis=(1, 2))
 
@@ -232,7 +224,7 @@ def reference_flow(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set: it needs float64.
     """
     _validate.needs_x64("reference_flow")
-    net, envelope = checked("net", net), _validate.flag("envelope", envelope)
+    net, envelope = check_network("net", net), _validate.flag("envelope", envelope)
     ts = _validate.real("ts", ts, 0)
     if ts.ndim != 1 or not ts.shape[0]:
         raise ValueError(f"`ts` must be increasing times (times,), got shape {ts.shape}.")
@@ -244,7 +236,7 @@ def reference_flow(
             f"`target` must have shape {net.weights[0].shape[1:]}, got {target.shape}."
         )
     start = tuple(w.astype(float) for w in net.weights)
-    slope = slopes(net.epsilon.astype(float), net.depth)
+    slope = envelope_slopes(net.epsilon.astype(float), net.depth)
     norms = _norms(start)
     if initial_residual is None:
         ell = 1 + jnp.linalg.norm(start[0]) * jnp.prod(norms[1:])

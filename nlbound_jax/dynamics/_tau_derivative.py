@@ -13,12 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from .. import _validate
 from .._results import RESULTS
 from .._types import Numeric, Weights, WeightsOverTime
-from ..networks import LeakyMLP
-from ..networks._mlp import checked
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
-from ._devices import gather, replicate, samples_mesh
+from ._devices import run_on_mesh, samples_mesh
+from ._engine import check_saves, default_controller, solve_flow
 from ._field import Blocks, make_blocks, sum_over_blocks
-from ._flow import _solve, _with_end, default_controller
 from ._trajectory import is_concrete
 
 _Scalar = Float[Array, ""]
@@ -95,10 +94,8 @@ class _Flows(eqx.Module):
 
     def __call__(self, epsilon: _Scalar, adjoint: diffrax.AbstractAdjoint = CHECKPOINTS):
         """The weights, and (saved times, time reached, steps, result)."""
-        solution = _solve(self.weights, epsilon, self.blocks, adjoint=adjoint, **self.options)
-        (ts, (reached,)), (weights, _) = solution.ts, solution.ys  # pyright: ignore
-        result = RESULTS.promote(solution.result)
-        return weights, (ts, reached, solution.stats["num_steps"], result)
+        found = solve_flow(self.weights, epsilon, self.blocks, adjoint=adjoint, **self.options)
+        return found.weights, (found.ts, found.reached, found.stats["num_steps"], found.result)
 
 
 @eqx.filter_jit
@@ -270,15 +267,15 @@ def tau_derivative(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` saying which flow stopped when.
     """
-    net = checked("net", net, _validate.instance("task", task, Task).rank)
+    net = check_network("net", net, _validate.instance("task", task, Task).rank)
     dtype = net.weights[0].dtype
     t1 = _number("t1", t1, dtype)
     central = _validate.flag("central", central)
     finite_difference = _validate.flag("finite_difference", finite_difference)
     if max_steps is not None:
         max_steps = _validate.integer("max_steps", max_steps, 1)
-    saves = _with_end(diffrax.SaveAt(t1=True) if saveat is None else saveat, t1)
-    if saves.subs[0].steps:
+    saves = check_saves(saveat, t1)
+    if saves.subs.steps:  # pyright: ignore
         raise ValueError("`saveat` must have no steps: they differ from slope to slope.")
     epsilon = _validate.real("net.epsilon", net.epsilon, 0, 1).astype(dtype)
     if stepsize_controller is None:
@@ -286,28 +283,29 @@ def tau_derivative(
     h = _default_step(stepsize_controller, epsilon)
     h = h if step is None else _number("step", step, dtype, LARGEST_STEP)
     options = {"t1": t1, "saveat": saves, "stepsize_controller": stepsize_controller}
-    options |= {"solver": solver or diffrax.Tsit5(), "max_steps": max_steps}
-    options["progress_meter"] = progress_meter or diffrax.NoProgressMeter()
+    options |= {"solver": solver, "progress_meter": progress_meter, "max_steps": max_steps}
     blocks = make_blocks(task, dtype, samples_mesh(devices, net, t1, h))
-    weights, epsilon, h = replicate((net.weights, epsilon, h), blocks.mesh)
-    flows = _Flows(weights, blocks, options)
-    weights, tangent, end = _frozen(flows, epsilon)
-    ts, zero, runs = end[0], jnp.zeros_like(epsilon), [(epsilon, end)]
-    frozen = jax.tree.map(lambda w, d: jnp.where(jnp.isfinite(w), d, jnp.inf), weights, tangent)
-    true = error = ratio = None
-    if central:
-        true, error, others = _true_derivative(flows, weights, ts, epsilon, h)
-        runs += others
-    if finite_difference:
-        linear = flows(zero)
-        runs.append((zero, linear[1]))
-        ratio = _quotient(weights, ts, [linear], [-1 / jnp.where(epsilon > 0, epsilon, 1)])
-        ratio = jax.tree.map(lambda r, f: jnp.where(epsilon > 0, r, f), ratio, frozen)
-    crossings = _count_crossings(flows.weights, weights, epsilon, blocks)
-    result = _outcome(runs, t1, throw)
-    kinds, h = (weights, frozen, true, ratio), h if central else None
-    out = TauDerivative(ts, net.epsilon, *kinds, crossings, h, error, result)
-    out = gather(out, blocks)
+
+    def derive(weights, epsilon, h):
+        flows = _Flows(weights, blocks, options)
+        weights, tangent, end = _frozen(flows, epsilon)
+        ts, zero, runs = end[0], jnp.zeros_like(epsilon), [(epsilon, end)]
+        frozen = jax.tree.map(lambda w, d: jnp.where(jnp.isfinite(w), d, jnp.inf), weights, tangent)
+        true = error = ratio = None
+        if central:
+            true, error, others = _true_derivative(flows, weights, ts, epsilon, h)
+            runs += others
+        if finite_difference:
+            linear = flows(zero)
+            runs.append((zero, linear[1]))
+            ratio = _quotient(weights, ts, [linear], [-1 / jnp.where(epsilon > 0, epsilon, 1)])
+            ratio = jax.tree.map(lambda r, f: jnp.where(epsilon > 0, r, f), ratio, frozen)
+        crossings = _count_crossings(flows.weights, weights, epsilon, blocks)
+        result = _outcome(runs, t1, throw)
+        kinds, h = (weights, frozen, true, ratio), h if central else None
+        return TauDerivative(ts, net.epsilon, *kinds, crossings, h, error, result)
+
+    out = run_on_mesh(derive, net.weights, epsilon, h, mesh=blocks.mesh)
     if throw and not is_concrete(out):
-        return result.error_if(out, result != RESULTS.successful)
+        return out.result.error_if(out, out.result != RESULTS.successful)
     return out

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import _validate
-from ..report._files import write_png
+from .._files import write_png
 from ._common import Preset, load_data, save_data
 
 NAMES = (*(str(n) for n in range(1, 10)), "ladder")

@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from .._colours import COLOURS
 from .._results import RESULTS
 from .._types import WeightsOverTime
-from ..bounds import optimistic_bound
-from ..bounds._optimistic import OPTIMISTIC
+from ..bounds import OPTIMISTIC, optimistic_bound
 from ..dynamics import gradient_flow, learning_time, reference_flow
 from ..networks import CorrectedMLP, LeakyMLP, initialize
 from ..tasks import Task

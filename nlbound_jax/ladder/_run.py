@@ -74,6 +74,7 @@ class Run(eqx.Module):
     - `trajectory`: the network over time, a [`Trajectory`][].
     - `reference`: the reference network at the same times, a [`ReferenceTrajectory`][].
     - `gammas`: margins fixed before training but for their unit, `(times k)`.
+    - `cells`: how many cells (t, gamma) a union is taken over, also those that were not reached.
     - `key`: for bounds that draw at random, or `None`.
     """
 
@@ -82,17 +83,13 @@ class Run(eqx.Module):
     trajectory: Trajectory
     reference: ReferenceTrajectory
     gammas: Float[np.ndarray, "times k"]
+    cells: int = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
     @property
     def scale(self) -> Float[np.ndarray, " times"]:
         """$\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network."""
         return np.asarray(self.reference.scale)
-
-    @property
-    def cells(self) -> int:
-        """How many cells (t, gamma) a union is taken over."""
-        return self.gammas.size
 
     def along(self) -> Along:
         """The arrays of the run.
@@ -136,6 +133,7 @@ def follow(
     trajectory: Trajectory,
     *,
     ratios: tuple[float, ...],
+    cells: int | None = None,
     envelope: bool = True,
     initial_residual: Numeric | None = None,
     key: PRNGKeyArray | None = None,
@@ -152,6 +150,9 @@ def follow(
 
     - `ratios`: the margins are $\\gamma$ = scale / ratio, with the scale
         $\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network.
+    - `cells`: over how many cells (t, gamma) unions are taken; by default those of the trajectory
+        and the ratios. It must be fixed before the sample: a training that ends early has no
+        fewer.
     - `envelope`: whether to integrate the envelope as well.
     - `initial_residual`: $\\ell(0)$, measured if `None`.
     - `key`: for bounds that draw at random. They must not depend on the start weights: not the
@@ -175,7 +176,7 @@ def follow(
         initial_residual=initial_residual,
     )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
-    return Run(task, start, trajectory, reference, gammas, key)
+    return Run(task, start, trajectory, reference, gammas, cells or gammas.size, key)
 
 
 @eqx.filter_jit

@@ -7,12 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from .. import _validate
+from .._forward import outputs
 from .._types import AnyArray, Weights
-
-
-def leaky_relu(z: Float[Array, "..."], epsilon: Float[Array, ""]) -> Float[Array, "..."]:
-    """$\\phi(z) = z - \\epsilon \\min(0, z)$ (Eq. 3); the derivative at 0 is taken to be 1."""
-    return jnp.where(z < 0, (1 - epsilon) * z, z)
 
 
 class LeakyMLP(eqx.Module):
@@ -71,11 +67,7 @@ class LeakyMLP(eqx.Module):
 
         The outputs, a scalar or `(samples,)`.
         """
-        epsilon = self.epsilon.astype(x.dtype)
-        h = x
-        for w in self.weights[:-1]:
-            h = leaky_relu(w @ h, epsilon)
-        return (self.weights[-1] @ h)[0]
+        return outputs(self.weights, x, self.epsilon.astype(x.dtype))
 
     def predict(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "*samples"]:
         """The predicted label, the sign of $f(x)$, in {-1, +1}.
@@ -107,8 +99,24 @@ def whitened(x: Any, first: Float[Array, "out d"]) -> Float[Array, "*samples d"]
     return x.astype(first.dtype)
 
 
-def checked(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
-    """`net` if it is a network of finite numbers, and takes the task's `inputs`."""
+def check_network(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
+    """A network that an argument may be: of finite numbers, with a slope in range. What JAX traces
+    is taken as it is.
+
+    **Arguments:**
+
+    - `name`: what the argument is called, for the message.
+    - `net`: its value.
+    - `inputs`: how many inputs it must take, `task.rank`; any number if `None`.
+
+    **Returns:**
+
+    `net`, a [`LeakyMLP`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
     net = _validate.instance(name, net, LeakyMLP)
     _validate.finite(name, net.weights)
     if not _validate.is_traced(net.epsilon):

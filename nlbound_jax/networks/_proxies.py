@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Shaped
 
 from .. import _validate
 from .._types import AnyArray, Numeric
-from ._mlp import LeakyMLP, checked, whitened
+from ._mlp import LeakyMLP, check_network, whitened
 
 
 class CorrectedMLP(eqx.Module):
@@ -67,7 +67,7 @@ def linear_proxy(linear: LeakyMLP) -> LeakyMLP:
 
     `ValueError` if `linear` is no network or has a weight that is not finite.
     """
-    checked("linear", linear)
+    check_network("linear", linear)
     return LeakyMLP(linear.weights, jnp.zeros_like(linear.epsilon))
 
 
@@ -89,7 +89,7 @@ def leaky_proxy(linear: LeakyMLP, epsilon: Numeric) -> LeakyMLP:
 
     `ValueError` naming the argument.
     """
-    checked("linear", linear)
+    check_network("linear", linear)
     epsilon = _validate.real("epsilon", epsilon, 0, 1).astype(linear.epsilon.dtype)
     return LeakyMLP(linear.weights, epsilon)
 
@@ -131,7 +131,7 @@ def corrected_proxy(
 
     `ValueError` naming the argument.
     """
-    _same_shape(checked("net", net), checked("linear", linear))
+    _same_shape(check_network("net", net), check_network("linear", linear))
     x = _validate.real("x", x)
     width = net.weights[0].shape[1]
     if x.ndim != 2 or x.shape[1] != width or not x.shape[0]:

@@ -1,5 +1,6 @@
 """A task and settings become a trained network, a ladder of bounds, a table and a picture."""
 
+from .._files import prepare_folder as prepare_folder
 from ._certify import Certificate as Certificate
 from ._certify import certify as certify
 from ._compare import Comparison as Comparison
@@ -7,7 +8,6 @@ from ._compare import compare as compare
 from ._compare_plot import plot_comparison as plot_comparison
 from ._compare_table import comparison_table as comparison_table
 from ._compare_table import save_comparison as save_comparison
-from ._files import prepare_folder as prepare_folder
 from ._files import save as save
 from ._plot import plot as plot
 from ._report import Report as Report
@@ -21,6 +21,7 @@ from ._seeds import spread_table as spread_table
 from ._settings import Settings as Settings
 from ._table import table as table
 from ._train import NothingToLearn as NothingToLearn
+from ._train import bound_key as bound_key
 from ._train import end_time as end_time
 from ._train import save_times as save_times
 from ._train import start_network as start_network

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._results import RESULTS
+from .._files import write_atomically
+from .._npz import DAMAGE, read_arrays
+from .._results import RESULTS, outcome_name
 from .._types import Data
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
-from ..tasks._npz import DAMAGE, read_arrays
-from ._files import write_atomically
 from ._report import Report, summary
 from ._settings import Settings
 
@@ -104,7 +104,7 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
         "format": FORMAT,
         "version": VERSION,
         "depth": len(run.weights),
-        "result": next(n for n, item in RESULTS._name_to_item.items() if run.result == item),
+        "result": outcome_name(run.result),
         "stats": {k: v for k, v in run.stats.items() if isinstance(v, int)},
         # `image` came later: a file without it is one of a task without channels.
         "transform": {

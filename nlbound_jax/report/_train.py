@@ -7,10 +7,16 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import ladder
-from ..dynamics import Trajectory, default_controller, gradient_descent, gradient_flow, learning_time
+from ..dynamics import (
+    Trajectory,
+    default_controller,
+    gradient_descent,
+    gradient_flow,
+    learning_time,
+)
 from ..networks import LeakyMLP, initialize
 from ..tasks import Task
 from ._settings import Settings
@@ -154,6 +160,21 @@ def train_network(
     )
 
 
+def bound_key(settings: Settings) -> PRNGKeyArray:
+    """The key for bounds that draw at random. Not that of the initialization: the draws must not
+    depend on the start weights.
+
+    **Arguments:**
+
+    - `settings`: a [`Settings`][].
+
+    **Returns:**
+
+    A JAX random key.
+    """
+    return jax.random.fold_in(jax.random.key(settings.seed), 1)
+
+
 def train(
     task: Task,
     settings: Settings,
@@ -185,8 +206,12 @@ def train(
         net = start_network(task, settings)
         t1 = end_time(task, settings)
         trajectory = train_network(net, task, settings, t1, progress_meter=progress_meter)
-        # Not the key of the initialization: draws must not depend on the start weights.
-        key = jax.random.fold_in(jax.random.key(settings.seed), 1)
         return ladder.follow(
-            task, net, trajectory, ratios=settings.ratios, envelope=envelope, key=key
+            task,
+            net,
+            trajectory,
+            ratios=settings.ratios,
+            cells=settings.cells,
+            envelope=envelope,
+            key=bound_key(settings),
         )

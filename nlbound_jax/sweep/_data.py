@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _validate, ladder
-from .._settings import DataSpec
-from ..tasks import Task
-from ..tasks._named import load_task
+from ..tasks import DataSpec, Task, load_task
 from ._config import SweepConfig
 from ._options import DATA, relabel
 

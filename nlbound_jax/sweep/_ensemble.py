@@ -16,12 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from ..dynamics._field import Blocks
-from ..dynamics._flow import _solve, _with_end, pi_controller
+from ..dynamics import Blocks, pi_controller, solve_flow
 from ..networks import LeakyMLP
-from ..report._split import Inputs, _over_time
-from ..report._train import _outputs_to_risks
 
 AXIS = "lanes"
 
@@ -104,26 +100,22 @@ class Flow(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     def __call__(self, lane: Start, blocks: Blocks) -> Ended:
-        solution = _solve(
+        found = solve_flow(
             lane.weights,
             lane.epsilon,
             blocks,
-            lane.t1,
-            _with_end(diffrax.SaveAt(ts=lane.ts), lane.t1),
-            diffrax.Tsit5(),
-            pi_controller(lane.rtol, lane.atol),
-            diffrax.RecursiveCheckpointAdjoint(),
-            diffrax.NoProgressMeter(),
-            self.max_steps,
+            t1=lane.t1,
+            saveat=diffrax.SaveAt(ts=lane.ts),
+            stepsize_controller=pi_controller(lane.rtol, lane.atol),
+            max_steps=self.max_steps,
         )
-        (ts, weights), (reached, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
         return Ended(
-            ts=ts,
-            weights=weights,
-            end=tuple(w[0] for w in end),
-            reached=reached[0],
-            num_steps=solution.stats["num_steps"],
-            result=RESULTS.promote(solution.result)._value,  # pyright: ignore
+            ts=found.ts,
+            weights=found.weights,
+            end=tuple(w[0] for w in found.end),
+            reached=found.reached,
+            num_steps=found.stats["num_steps"],
+            result=found.result._value,  # pyright: ignore
             residual=_residual(LeakyMLP(lane.weights, lane.epsilon), blocks),
         )
 
@@ -135,31 +127,3 @@ def _residual(net: LeakyMLP, blocks: Blocks) -> Float[Array, ""]:
 
     total, _ = jax.lax.scan(add, jnp.zeros(()), (blocks.x, blocks.y))
     return jnp.sqrt(total / blocks.num_samples)
-
-
-class Trained(NamedTuple):
-    """A lane along training, every time filled: its weights, those of the reference network and
-    the envelope, and the margins."""
-
-    weights: Any
-    epsilon: Float[Array, ""]
-    gammas: Float[Array, "times ratios"]
-    reference: Any
-    envelope: Float[Array, "times layers"] | None
-
-
-def measure(lane: Trained, shared: tuple[Any, Any]) -> tuple[Any, Any]:
-    """What the training set and the test set (or `None`) say: train, margin and ramp risk."""
-
-    def one(data: Any) -> Any:
-        x, y = data
-        return _outputs_to_risks(lane.weights, lane.epsilon, x, y, lane.gammas)
-
-    train_set, test_set = shared
-    return one(train_set), None if test_set is None else one(test_set)
-
-
-def split(lane: Trained, shared: tuple[Inputs, Float[Array, ""]]) -> dict[str, Any]:
-    """The split bound at every time."""
-    inputs, delta = shared
-    return _over_time(lane.weights, lane.reference, lane.envelope, lane.epsilon, inputs, delta)

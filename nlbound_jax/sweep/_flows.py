@@ -4,20 +4,24 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from .._results import RESULTS
-from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
-from ..dynamics._devices import replicate
-from ..dynamics._field import make_blocks
-from ..dynamics._flow import default_controller
+from .. import ladder
+from .._results import RESULTS, outcome_names
+from ..dynamics import Trajectory, default_controller, make_blocks, replicate
 from ..networks import LeakyMLP
-from ..report import Settings
-from ..report._train import end_time, root_mean_square_residual, save_times, start, train
+from ..report import (
+    NothingToLearn,
+    Settings,
+    bound_key,
+    end_time,
+    save_times,
+    start_network,
+    train_network,
+)
 from ..tasks import Task
 from ._config import SweepConfig
 from ._ensemble import Ended, Flow, Start, map_lanes
@@ -43,6 +47,10 @@ class Devices:
             self._held[key] = replicate(make(), self.mesh)
         return self._held[key]
 
+    def replicate(self, arrays: Any) -> Any:
+        """`arrays` on every device."""
+        return replicate(arrays, self.mesh)
+
     def map(self, function: Any, lanes: list[Any], shared: Any) -> list[Any]:
         """`function` of every lane that is not `None`."""
         some = next((lane for lane in lanes if lane is not None), None)
@@ -67,14 +75,12 @@ class Lane(NamedTuple):
     t1: float | None
 
 
-class Along(NamedTuple):
+class Followed(NamedTuple):
     """A flow and its reference network at the times to speak of, the first `valid` ones; the
     rest repeats the last of them, so that all lanes have one shape."""
 
     lane: Lane
-    trajectory: Trajectory
-    reference: ReferenceTrajectory
-    gammas: np.ndarray
+    run: ladder.Run
     valid: int
 
 
@@ -83,9 +89,9 @@ def make_lane(config: SweepConfig, place: dict[str, int], task: Task) -> Lane:
     settings = config.report_settings(config.options(place))
     try:
         t1 = end_time(task, settings)
-    except ValueError:  # nothing to learn, or learned at the start
+    except NothingToLearn:
         t1 = None
-    return Lane(place, settings, start(task, settings), t1)
+    return Lane(place, settings, start_network(task, settings), t1)
 
 
 def train_together(lanes: list[Lane], task: Task, devices: Devices) -> list[Ended | None]:
@@ -105,14 +111,7 @@ def outcome(lane: Lane, ended: Ended | None) -> str:
     """How training ended, in a word."""
     if lane.t1 is None:
         return "no_learning_time"
-    return "diverged" if ended is None else _names()[int(ended.result)]
-
-
-@functools.cache
-def _names() -> dict[int, str]:
-    # Not at import: `int` of an array starts the backend, before which the runtime of several
-    # processes must be started.
-    return {int(item._value): name for name, item in RESULTS._name_to_item.items()}
+    return "diverged" if ended is None else outcome_names()[int(ended.result)]
 
 
 def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
@@ -133,8 +132,7 @@ def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
 def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
     """Gradient descent of one lane; `None` where it diverged."""
     try:
-        meter, t1 = diffrax.NoProgressMeter(), lane.t1 or 0.0
-        found = train(lane.net, task, lane.settings, t1, meter, devices)
+        found = train_network(lane.net, task, lane.settings, lane.t1 or 0.0, devices=devices)
     except RuntimeError:
         return None
     arrays = Ended(
@@ -144,12 +142,12 @@ def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
         reached=found.reached,
         num_steps=jnp.asarray(found.stats["num_steps"]),
         result=RESULTS.successful._value,  # pyright: ignore
-        residual=jnp.asarray(root_mean_square_residual(lane.net, task)),
+        residual=jnp.asarray(ladder.root_mean_square_residual(lane.net, task)),
     )
     return jax.tree.map(np.asarray, arrays)
 
 
-def follow(lane: Lane, ended: Ended | None, task: Task) -> Along | None:
+def follow(lane: Lane, ended: Ended | None, task: Task) -> Followed | None:
     """The reference network beside a flow; `None` if the flow has no time to speak of."""
     if ended is None:
         return None
@@ -165,14 +163,19 @@ def follow(lane: Lane, ended: Ended | None, task: Task) -> Along | None:
         return None
     chosen = np.minimum(np.arange(len(ts)), valid - 1)
     ts, weights = ts[chosen], tuple(w[chosen] for w in weights)
-    reference = reference_flow(
-        lane.net, task.target, np.asarray(ts, float), initial_residual=float(ended.residual)
-    )
-    gammas = np.asarray(reference.scale)[:, None] / np.asarray(lane.settings.ratios)
-    stats = {"num_steps": ended.num_steps}
     arrays = jax.tree.map(jnp.asarray, (ts, weights, lane.net.epsilon, ended.reached))
+    stats = {"num_steps": ended.num_steps}
     trajectory = Trajectory(*arrays, stats, RESULTS.successful)  # pyright: ignore
-    return Along(lane, trajectory, reference, gammas, valid)
+    run = ladder.follow(
+        task,
+        lane.net,
+        trajectory,
+        ratios=lane.settings.ratios,
+        cells=lane.settings.cells,
+        initial_residual=float(ended.residual),
+        key=bound_key(lane.settings),
+    )
+    return Followed(lane, run, valid)
 
 
 @functools.cache

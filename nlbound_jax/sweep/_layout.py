@@ -86,7 +86,20 @@ def share(num_pieces: int, index: int, count: int) -> range:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`3/16` as the index 2 out of 16."""
+    """A process's share of a sweep as the command line gives it: `3/16` is the index 2 out of 16.
+
+    **Arguments:**
+
+    - `text`: i/n with 1 <= i <= n.
+
+    **Returns:**
+
+    `(index, count)` as [`sweep`][] takes them for `shard`, the index from 0.
+
+    **Raises:**
+
+    `ValueError` if `text` is none.
+    """
     first, slash, second = text.partition("/")
     if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
         return int(first) - 1, int(second)

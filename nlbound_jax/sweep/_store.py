@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from .. import _validate
-from ..report._files import write_atomically
+from .._files import write_atomically
 from ._layout import Layout, Piece
 from ._variables import Variable
 

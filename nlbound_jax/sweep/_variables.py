@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._results import RESULTS
+from .._results import outcome_names
 from ._config import SweepConfig
 from ._layout import Layout
 
 # A result that is not there yet, one that was not wanted, and the outcomes of the solvers.
-FLAGS = ("missing", *RESULTS._name_to_item, "no_learning_time")
+FLAGS = ("missing", *outcome_names(), "no_learning_time")
 SUCCESSFUL = FLAGS.index("successful")
 HOLDS = ("missing", "fails", "holds")
 TERMS = ("u", "v", "log_v", "capacity", "deviation", "penalty", "value")

@@ -3,6 +3,8 @@
 from ._arrays import from_arrays as from_arrays
 from ._mnist import load_mnist as load_mnist
 from ._mnist import mnist as mnist
+from ._named import DataSpec as DataSpec
+from ._named import load_task as load_task
 from ._npz import from_npz as from_npz
 from ._task import Task as Task
 from ._task import Transform as Transform

@@ -11,7 +11,20 @@ from ._tfds import from_tfds
 
 
 def load_task(data: DataSpec) -> Task:
-    """The task that the options name; one line for an option that the data does not take."""
+    """The task that the options name, as the command line and a sweep's configuration give them.
+
+    **Arguments:**
+
+    - `data`: a [`DataSpec`][].
+
+    **Returns:**
+
+    A [`Task`][].
+
+    **Raises:**
+
+    `ValueError` naming the option, also one that the data does not take.
+    """
     dataset, positive = data.dataset, data.positive
     kind, _, name = dataset.partition(":")
     if dataset.endswith(".npz"):

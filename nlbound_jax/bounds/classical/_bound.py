@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 
 _Scalar = Float[Array, ""]
 
+# What every classical bound assumes, as `ClassicalBound.assumes` says it.
 SAMPLES = "the samples are iid, their inputs as given or under a map fixed before the sample"
 START = "the reference weights do not depend on the sample"
 

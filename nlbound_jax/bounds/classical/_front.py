@@ -4,11 +4,12 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, Shaped
 
 from ... import _validate
+from ..._forward import outputs
 from ..._types import AnyArray, Numeric, Weights
 from ._bound import ClassicalBound
 from ._counting import counting
 from ._frobenius import frobenius
-from ._network import check_data, check_reference, check_weights, outputs
+from ._network import check_data, check_reference, check_weights
 from ._pac_bayes_gaussian import pac_bayes_gaussian
 from ._pac_bayes_spectral import pac_bayes_spectral
 from ._path_norm import path_norm
@@ -67,7 +68,7 @@ def all_bounds(
             f"got {inputs.shape[1]}."
         )
     slope = _validate.number("epsilon", epsilon, low=0, high=1)
-    margins = labels * outputs(weights, inputs, slope)
+    margins = labels * outputs(weights, inputs.T, slope)
     squares = jnp.sum(inputs**2, axis=1)
     size = jnp.sqrt(jnp.mean(squares))
     widths = (inputs.shape[1], *(w.shape[0] for w in weights))

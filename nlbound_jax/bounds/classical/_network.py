@@ -1,24 +1,10 @@
-"""The network that is bounded, and checks of what describes it."""
+"""Checks of what describes the network that is bounded."""
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ... import _validate
 from ..._types import Weights
-
-
-def leaky_relu(z: Float[Array, "..."], epsilon) -> Float[Array, "..."]:
-    """$\\phi(z) = z - \\epsilon \\min(0, z)$."""
-    return z - epsilon * jnp.minimum(z, 0)
-
-
-def outputs(weights: Weights, x: Float[Array, "m d"], epsilon) -> Float[Array, " m"]:
-    """$f(x) = W_L \\phi(W_{L-1} \\cdots \\phi(W_1 x))$, samples in rows."""
-    h = x
-    for w in weights[:-1]:
-        h = leaky_relu(h @ w.T, epsilon)
-    return (h @ weights[-1].T)[:, 0]
 
 
 def check_weights(name: str, weights: Weights) -> Weights:

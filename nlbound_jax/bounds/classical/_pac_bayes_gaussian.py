@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from ... import _validate
+from ..._forward import outputs
 from ..._types import AnyArray, Numeric, Weights
 from .._kl import invert
 from ._bound import SAMPLES, START, ClassicalBound
-from ._network import check_data, check_delta, check_reference, check_weights, outputs
+from ._network import check_data, check_delta, check_reference, check_weights
 from ._posterior import Posterior, count_errors, train
 from ._strata import grid_value, index_above, log_cost
 
@@ -118,7 +119,7 @@ def pac_bayes_gaussian(
     draws = _validate.integer("draws", draws, 1)
     share = _validate.scalar("share", share, low=0, high=1, open_low=True, open_high=True)
     slope, delta = _validate.number("epsilon", epsilon, low=0, high=1), check_delta(delta)
-    size = jnp.sqrt(jnp.mean(outputs(weights, x, slope) ** 2))
+    size = jnp.sqrt(jnp.mean(outputs(weights, x.T, slope) ** 2))
     numbers = {
         "epsilon": slope,
         "output": jnp.where(size > 0, size, 1.0),

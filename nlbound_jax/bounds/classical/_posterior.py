@@ -7,7 +7,6 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._types import Weights
-from ._network import leaky_relu
 
 _Scalar = Float[Array, ""]
 
@@ -42,7 +41,8 @@ class Posterior(eqx.Module):
             # The smallest number keeps the derivative of the root finite where h = 0.
             deviation = jnp.sqrt(variance + jnp.finfo(h.dtype).tiny)
             z = mean + deviation * jax.random.normal(keys[layer], mean.shape, mean.dtype)
-            h = z if layer == len(self.means) - 1 else leaky_relu(z, epsilon)
+            # Not `leaky_relu`, which rounds otherwise: training would take another course.
+            h = z if layer == len(self.means) - 1 else z - epsilon * jnp.minimum(z, 0)
         return h[:, 0]
 
     def spread(self, start: Weights) -> _Scalar:

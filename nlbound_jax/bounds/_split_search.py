@@ -1,0 +1,221 @@
+"""The search for the best cell of the split bound, term by term."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _validate
+from .._results import RESULTS, where
+from ._noise_ball import mean_absolute_noise, smooth
+from ._split_grid import SplitGrid
+from ._split_norms import LinearMetric, check_slope
+
+_Scalar = Float[Array, ""]
+
+# How many margins, out of those tried, get their smoothed ramp risk computed.
+FINALISTS = 4
+
+
+class SplitBound(eqx.Module):
+    """The split bound of one network in its best cell, term by term.
+
+    **Attributes:**
+
+    - `train_risk`: $\\frac1m \\sum E_\\xi \\text{ramp}_\\gamma(y f + \\xi)$, the ramp risk smoothed
+        by the noise.
+    - `nonlinear`: D, the Rademacher complexity of the nonlinear part.
+    - `capacity`: $\\sqrt{(d \\ln(1 + B/\\nu) + \\ln(K/\\delta))/2m}$, for the linear part.
+    - `smoothing`: $\\nu \\sqrt d\\, E|u_1| / 2\\gamma$, the cost of the noise.
+    - `deviation`: what was added over $\\gamma$ (zero but for a train risk of another network).
+    - `penalty`: the sum of the last four.
+    - `value`: `train_risk + penalty`, the bound on P(y f <= 0).
+    - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: $P_j^+ + P_j^-$ of the cell,
+        `(L-1,)`; all in the units of the network's outputs.
+    - `family`: which metric the cell has.
+    - `log_cells`: $\\ln K$.
+    - `result`: `successful`, or `blow_up` where a norm is `+inf` or beyond the declared range.
+    """
+
+    train_risk: _Scalar
+    nonlinear: _Scalar
+    capacity: _Scalar
+    smoothing: _Scalar
+    deviation: _Scalar
+    penalty: _Scalar
+    value: _Scalar
+    gamma: _Scalar
+    noise: _Scalar
+    linear: _Scalar
+    paths: Float[Array, " levels"]
+    family: Array
+    log_cells: _Scalar
+    result: RESULTS
+
+
+def layer_factors(epsilon: _Scalar | float, depth: int) -> Float[Array, " levels"]:
+    """What the totals $p_j$ of [`path_norms`][] are multiplied by in D:
+    $\\sigma^{L-1-j} (1 + \\epsilon/2)^{j-1}$ for j = 1 ... L-1, $\\sigma = 1 - \\epsilon/2$.
+
+    **Arguments:**
+
+    - `epsilon`: one minus the negative slope, in [0, 1].
+    - `depth`: L.
+
+    **Returns:**
+
+    `(L-1,)`.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    depth = _validate.integer("depth", depth, 2)
+    check_slope(epsilon)
+    j = jnp.arange(1, depth, dtype=float)
+    return (1 - epsilon / 2) ** (depth - 1 - j) * (1 + epsilon / 2) ** (j - 1)
+
+
+class SplitSizes(eqx.Module):
+    """The norms of a network, and what the distribution of the inputs contributes to D.
+
+    **Attributes:**
+
+    - `linear_norm`: $\\|l_W\\|$, or a bound on it.
+    - `paths`: the totals $p_j$ or bounds on them, `(families levels)`, or a [`LinearMetric`][].
+    - `roots`: by family, what stands for $\\sqrt d$ in D, `(families,)`.
+    - `noise_root`: what stands for $\\sqrt d$ in the cost of the noise.
+    """
+
+    linear_norm: _Scalar
+    paths: Float[Array, "families levels"] | LinearMetric
+    roots: Float[Array, " families"]
+    noise_root: _Scalar
+
+
+def _penalties(
+    sizes: SplitSizes, gammas, epsilon, num_samples, delta, dim: int, depth: int, grid: SplitGrid
+):
+    """Every term but the train risk, `(gammas noises)`, in the best family; and the cells."""
+    noise = jnp.asarray(grid.values("noise"))
+    linear = grid.round_up("linear", sizes.linear_norm / gammas)
+    divergence = dim * jnp.log1p(linear[:, None] / noise[None, :])
+    log_cells = grid.log_cells(depth, sizes.roots.shape[0])
+    capacity = jnp.sqrt((divergence + log_cells - jnp.log(delta)) / (2 * num_samples))
+    smoothing = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
+    if isinstance(sizes.paths, LinearMetric):
+        radii = (gammas[:, None] * noise[None, :]).reshape(-1)
+        paths = sizes.paths.paths(radii, grid).reshape(len(gammas), len(noise), -1, 1)
+        paths = paths / gammas[:, None, None, None]
+    else:
+        paths = (sizes.paths[None] / gammas[:, None, None])[:, None]
+    paths = grid.round_up("path", paths) * ((grid.pieces + 1) / grid.pieces)
+    factors = layer_factors(epsilon, depth)
+    terms = epsilon / jnp.sqrt(num_samples) * factors[None, None, None] * paths
+    terms = jnp.where(epsilon > 0, terms, 0.0)  # no nonlinear part, however large the norms
+    nonlinear = jnp.sum(terms, axis=-1) * sizes.roots[None, None]
+    family = jnp.argmin(nonlinear, axis=-1)
+    nonlinear = jnp.min(nonlinear, axis=-1)
+    shape = (len(gammas), len(noise))
+    chosen = jnp.take_along_axis(paths, family[..., None, None], axis=2)[..., 0, :]
+    cells = {
+        "linear": jnp.broadcast_to(linear[:, None], shape),
+        "paths": jnp.broadcast_to(chosen, (*shape, depth - 1)),
+        "family": jnp.broadcast_to(family, shape),
+        "nonlinear": jnp.broadcast_to(nonlinear, shape),
+        "capacity": capacity,
+        "smoothing": jnp.broadcast_to(smoothing[None, :], shape),
+        "noise": jnp.broadcast_to(noise[None, :], shape),
+    }
+    return cells, cells["nonlinear"] + capacity + cells["smoothing"]
+
+
+@eqx.filter_jit
+def split_search(
+    margins: Float[Array, " m"],
+    input_norms: Float[Array, " m"],
+    sizes: SplitSizes,
+    gammas: Float[Array, " gammas"],
+    *,
+    epsilon: _Scalar,
+    num_samples: _Scalar,
+    delta: _Scalar,
+    deviation: _Scalar,
+    dim: int,
+    depth: int,
+    grid: SplitGrid,
+) -> SplitBound:
+    """The engine of [`split_bound`][]: the best cell for arrays that were checked, compiled once
+    for all numbers of one shape. Any choice is covered by the union, so the search may be as coarse
+    as it likes: the radius that minimizes the penalty for each margin, the margins ranked by the
+    plain ramp risk, and the smoothed one only for the finalists.
+
+    **Arguments:**
+
+    - `margins`: $y_i f_W(x_i)$ on the training set, `(m,)`.
+    - `input_norms`: $\\|x_i\\|$, `(m,)`, in the dtype of `margins`.
+    - `sizes`: the norms of the network.
+    - `gammas`: the margins to try, `(gammas,)`; [`split_gammas`][] by default of the bound.
+    - `epsilon`, `delta`, `deviation`, `dim`, `depth`, `grid`: as for [`split_bound`][]; the first
+        three are scalar arrays in float64.
+    - `num_samples`: m, a scalar array in float64.
+
+    **Returns:**
+
+    A [`SplitBound`][].
+    """
+    shape = (dim, depth, grid)
+    cells, penalty = _penalties(sizes, gammas, epsilon, num_samples, delta, *shape)
+    best = jnp.argmin(penalty, axis=1)
+    at = jnp.arange(len(gammas))
+    cells = {name: value[at, best] for name, value in cells.items()}
+    added = deviation / gammas
+    penalty = penalty[at, best] + added
+
+    def plain(gamma):
+        ramp = jnp.clip(1 - margins / gamma.astype(margins.dtype), 0, 1)
+        return jnp.mean(ramp, dtype=float)
+
+    def smoothed(args):
+        gamma, noise = (a.astype(margins.dtype) for a in args)
+        return jnp.mean(smooth(margins, noise * gamma * input_norms, gamma, dim), dtype=float)
+
+    total = jax.lax.map(plain, gammas) + penalty
+    # Where all is vacuous the order of the finite ones still counts.
+    finalists = jnp.argsort(total)[: min(FINALISTS, len(gammas))]
+    risks = jax.lax.map(smoothed, (gammas[finalists], cells["noise"][finalists]))
+    total = risks + penalty[finalists]
+    place = jnp.argmin(total)
+    cells = {name: value[finalists][place] for name, value in cells.items()}
+    gamma = gammas[finalists][place]
+    units = {name: cells.pop(name) * gamma for name in ("noise", "linear", "paths")}
+    value = total[place]
+    return SplitBound(
+        train_risk=risks[place],
+        deviation=added[finalists][place],
+        penalty=penalty[finalists][place],
+        value=value,
+        gamma=gamma,
+        log_cells=jnp.asarray(grid.log_cells(depth, sizes.roots.shape[0])),
+        result=where(jnp.isfinite(value), RESULTS.successful, RESULTS.blow_up),
+        **cells,
+        **units,
+    )
+
+
+def split_gammas(margins: Float[Array, " m"]) -> Float[Array, " gammas"]:
+    """The margins that [`split_bound`][] tries by default: 32 around the root mean square of the
+    outputs. Their number costs nothing.
+
+    **Arguments:**
+
+    - `margins`: $y_i f_W(x_i)$ on the training set, `(m,)`.
+
+    **Returns:**
+
+    `(32,)`.
+    """
+    size = jnp.sqrt(jnp.mean(margins**2, dtype=float))
+    size = jnp.where(jnp.isfinite(size) & (size > 0), size, 1.0)
+    return size * jnp.asarray(np.geomspace(3e-3, 3.0, 32))

@@ -1,0 +1,184 @@
+"""The solve of gradient flow on blocks of data, which every training by flow goes through."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Weights, WeightsOverTime
+from ._field import Blocks, negative_gradient
+from ._trajectory import is_concrete
+
+RTOL = 1e-4
+
+
+def pi_controller(rtol: float | Array, atol: float | Array) -> diffrax.PIDController:
+    """The step size control of every flow: by the last two errors. By the last alone (Diffrax's
+    default) a quarter of the steps are rejected and the others have up to 20 times the error
+    (`benchmarks/README.md`).
+
+    **Arguments:**
+
+    - `rtol`: relative tolerance.
+    - `atol`: absolute tolerance, in the units of a weight.
+
+    **Returns:**
+
+    A `diffrax.PIDController` with `pcoeff = 0.3` and `icoeff = 0.4`.
+    """
+    return diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4)
+
+
+def default_controller(weights: Weights, rtol: float = RTOL) -> diffrax.PIDController:
+    """The step size control of [`gradient_flow`][], for another tolerance. The absolute tolerance
+    is `rtol` times the smallest weight norm, so that an initialization of any size is resolved.
+
+    **Arguments:**
+
+    - `weights`: the weights at time 0, `(out in)` each.
+    - `rtol`: relative tolerance.
+
+    **Returns:**
+
+    A `diffrax.PIDController`, see [`pi_controller`][].
+    """
+    norms = [jnp.linalg.norm(w) for w in weights]
+    smallest = jnp.min(jnp.stack(norms))
+    tiny = jnp.finfo(smallest.dtype).tiny
+    return pi_controller(rtol, jnp.maximum(rtol * smallest, tiny))
+
+
+class FlowSolution(eqx.Module):
+    """What [`solve_flow`][] found.
+
+    **Attributes:**
+
+    - `ts`: the saved times, `(times,)`; `inf` where the solve did not come.
+    - `weights`: the weights there, `(times out in)` each; `inf` likewise.
+    - `reached`: the time at which the solve ended.
+    - `end`: the weights there, `(1 out in)` each.
+    - `stats`: Diffrax's statistics (`num_steps` and others).
+    - `result`: how the solve ended, a member of `RESULTS`.
+    """
+
+    ts: Float[Array, " times"]
+    weights: WeightsOverTime
+    reached: Float[Array, ""]
+    end: WeightsOverTime
+    stats: dict[str, Any]
+    result: RESULTS
+
+
+def check_saves(saveat: diffrax.SaveAt | None, t1: Float[Array, ""]) -> diffrax.SaveAt:
+    """`saveat`, the end by default, with times in the dtype of `t1`; refused if it is of a kind
+    that a flow does not save, or if a time that is known lies outside [0, t1]."""
+    saves = diffrax.SaveAt(t1=True) if saveat is None else saveat
+    sub = saves.subs
+    plain = isinstance(sub, diffrax.SubSaveAt) and sub.fn is diffrax.SubSaveAt(t1=True).fn
+    if not plain or saves.dense or saves.solver_state or saves.controller_state:
+        raise ValueError(
+            "`saveat` must be a diffrax.SaveAt of t0, t1, ts or steps, without subs, dense output, "
+            "states or a function of its own."
+        )
+    if sub.ts is not None:
+        ts = sub.ts.astype(t1.dtype)
+        if is_concrete((ts, t1)) and bool(jnp.any((ts < 0) | (ts > t1) | ~jnp.isfinite(ts))):
+            raise ValueError(f"`saveat.ts` must lie in [0, t1] = [0, {float(t1):g}], got {ts}.")
+        saves = eqx.tree_at(lambda s: s.subs.ts, saves, ts)
+    return saves
+
+
+@eqx.filter_jit
+def _solve(
+    weights: Weights,
+    epsilon: Float[Array, ""],
+    blocks: Blocks,
+    t1: Float[Array, ""],
+    saveat: diffrax.SaveAt,
+    solver: diffrax.AbstractSolver,
+    stepsize_controller: diffrax.AbstractStepSizeController | None,
+    adjoint: diffrax.AbstractAdjoint,
+    progress_meter: diffrax.AbstractProgressMeter,
+    max_steps: int | None,
+) -> diffrax.Solution:
+    def field(t, y, args):
+        epsilon, blocks = args
+        return negative_gradient(y, epsilon, blocks)
+
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver,
+        t0=jnp.zeros_like(t1),
+        t1=t1,
+        dt0=None,
+        y0=weights,
+        args=(epsilon, blocks),
+        saveat=saveat,
+        stepsize_controller=(
+            default_controller(weights) if stepsize_controller is None else stepsize_controller
+        ),
+        adjoint=adjoint,
+        progress_meter=progress_meter,
+        max_steps=max_steps,
+        throw=False,
+    )
+
+
+def solve_flow(
+    weights: Weights,
+    epsilon: Float[Array, ""],
+    blocks: Blocks,
+    *,
+    t1: Float[Array, ""],
+    saveat: diffrax.SaveAt | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress_meter: diffrax.AbstractProgressMeter | None = None,
+    max_steps: int | None = 4096,
+) -> FlowSolution:
+    """The engine of [`gradient_flow`][]: weights and data are arrays on the devices where they are
+    to be, and are taken as they are; a solve that stops early is a result. It is compiled once for
+    all numbers of one shape, and may be called where JAX traces.
+
+    **Main arguments:**
+
+    - `weights`: the weights at time 0, `(out in)` each.
+    - `epsilon`: one minus the negative slope, in the dtype of the weights.
+    - `blocks`: the data, out of [`make_blocks`][].
+    - `t1`: the time to integrate to, in the dtype of the weights.
+    - `saveat`: what to save, as for [`gradient_flow`][].
+
+    **Other arguments:**
+
+    - `solver`, `stepsize_controller`, `adjoint`, `progress_meter`, `max_steps`: as for
+        [`gradient_flow`][].
+
+    **Returns:**
+
+    A [`FlowSolution`][].
+
+    **Raises:**
+
+    `ValueError` if `saveat` is of another kind or has a time outside [0, t1].
+    """
+    saves = check_saves(saveat, t1)
+    solution = _solve(
+        weights,
+        epsilon,
+        blocks,
+        t1,
+        # Where the solve ended is saved as well.
+        diffrax.SaveAt(subs=(saves.subs, diffrax.SubSaveAt(t1=True))),
+        diffrax.Tsit5() if solver is None else solver,
+        stepsize_controller,
+        diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
+        max_steps,
+    )
+    (ts, weights), (reached, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
+    result = RESULTS.promote(solution.result)
+    return FlowSolution(ts, weights, reached[0], end, solution.stats, result)
