@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
-from .._settings import DataSpec
 from ..tasks import Task
 from ..tasks._named import load_task
 from ._config import SweepConfig
-from ._options import DATA, relabel
+from ._options import DATA, REPORT, relabel
 
 
 class Source:
@@ -46,7 +45,7 @@ class Source:
     def _load(self, key: tuple[int, ...]) -> Task:
         options = self.config.options(dict(zip(self.axes, key, strict=True)))
         try:
-            return load_task(DataSpec(**{n: options[n] for n in DATA if n in options}))
+            return load_task(**{n: options.get(n, REPORT[n].default) for n in DATA})
         except ValueError as error:
             where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
             where["path"] = where["dataset"]
