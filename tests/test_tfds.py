@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nlbound_jax import Settings, report, tasks
+from nlbound_jax._settings import DataSpec
 from nlbound_jax.cli._app import app
 from nlbound_jax.report import load_run, save_run
 from nlbound_jax.tasks._named import load_task
@@ -222,9 +223,9 @@ def test_report_on_the_command_line(folder, no_network):
 
 def test_the_option_dataset_takes_names_of_classes_and_data_without_a_test_split(folder):
     options = {"data_dir": folder, "components": 3}
-    task = load_task("tfds:nlbound_colour", side=2, positive="bird, cat", **options)
+    task = load_task(DataSpec("tfds:nlbound_colour", side=2, positive="bird, cat", **options))
     same(task, tasks.from_tfds("nlbound_colour", [0, 2], side=2, **options))
-    task = load_task("tfds:nlbound_simple", positive="1", data_dir=folder)
+    task = load_task(DataSpec("tfds:nlbound_simple", positive="1", data_dir=folder))
     assert (task.num_samples, task.x_test) == (80, None)
 
 

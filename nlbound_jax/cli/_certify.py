@@ -65,7 +65,7 @@ def certify(
     with one_line_errors():
         layers = _load(weights)
         net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(settings.epsilon))
-        task = load_task(**vars(data))
+        task = load_task(data)
         made = make(net, task, delta=settings.delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")

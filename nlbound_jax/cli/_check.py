@@ -111,7 +111,7 @@ def check(
         points = _validate.integer("points", points, 1)
         settings = dataclasses.replace(settings, dtype="float64")
         folder = None if out is None else prepare_folder(out)
-        task = load_task(**vars(data))
+        task = load_task(data)
         net = start(task, settings)
         ts = np.linspace(0.0, end(task, settings), points + 1)[1:]
         meter = diffrax.TqdmProgressMeter()

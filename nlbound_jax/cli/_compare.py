@@ -37,7 +37,7 @@ def compare(
     with one_line_errors():
         if out is not None:
             prepare_folder(out)
-        task = load_task(**vars(data))
+        task = load_task(data)
         less = {"epsilons": (), "steps": None} if quick else {}
         made = make(
             task,

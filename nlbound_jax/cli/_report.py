@@ -34,7 +34,7 @@ def report(
     with one_line_errors():
         if out is not None:
             prepare_folder(out)
-        task = load_task(**vars(data))
+        task = load_task(data)
         meter = diffrax.TqdmProgressMeter()
         reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
     made = reports[0]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
+from .._settings import DataSpec
 from ..tasks import Task
 from ..tasks._named import load_task
 from ._config import SweepConfig
-from ._options import DATA, REPORT, relabel
+from ._options import DATA, relabel
 
 
 class Source:
@@ -45,7 +46,7 @@ class Source:
     def _load(self, key: tuple[int, ...]) -> Task:
         options = self.config.options(dict(zip(self.axes, key, strict=True)))
         try:
-            return load_task(**{n: options.get(n, REPORT[n].default) for n in DATA})
+            return load_task(DataSpec(**{n: options[n] for n in DATA if n in options}))
         except ValueError as error:
             where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
             where["path"] = where["dataset"]

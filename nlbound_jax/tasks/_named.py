@@ -1,8 +1,8 @@
 """A task from the name of its data, as the command line and a sweep's configuration give it."""
 
-from pathlib import Path
 from typing import Any
 
+from .._settings import DataSpec
 from ._mnist import mnist
 from ._npz import from_npz
 from ._prepared import find_source
@@ -10,42 +10,36 @@ from ._task import Task
 from ._tfds import from_tfds
 
 
-def load_task(
-    dataset: str,
-    *,
-    side: int | None = None,
-    components: int | None = None,
-    data_dir: str | Path | None = None,
-    positive: str | None = None,
-    norm_bound: float | None = None,
-) -> Task:
+def load_task(data: DataSpec) -> Task:
     """The task that the options name; one line for an option that the data does not take."""
+    dataset, positive = data.dataset, data.positive
     kind, _, name = dataset.partition(":")
     if dataset.endswith(".npz"):
-        _refuse(dataset, side=side, data_dir=data_dir, positive=positive)
-        return from_npz(dataset, norm_bound=norm_bound, components=components)
+        _refuse(data, "side", "data_dir", "positive")
+        return from_npz(dataset, norm_bound=data.norm_bound, components=data.components)
     if dataset == "mnist":
-        _refuse(dataset, data_dir=data_dir, norm_bound=norm_bound)
+        _refuse(data, "data_dir", "norm_bound")
         digits = (5, 6, 7, 8, 9) if positive is None else _classes(positive)
-        return mnist(7 if side is None else side, components, positive=digits)
+        return mnist(7 if data.side is None else data.side, data.components, positive=digits)
     if kind != "tfds" or not name:
         raise ValueError(f"`dataset` must be mnist, tfds:NAME or FILE.npz, got {dataset!r}.")
-    _refuse(dataset, norm_bound=norm_bound)
-    source = find_source(name, data_dir)
+    _refuse(data, "norm_bound")
+    source = find_source(name, data.data_dir)
     return from_tfds(
         name,
         None if positive is None else _classes(positive, source.label),
-        side=side,
-        components=components,
+        side=data.side,
+        components=data.components,
         test_split="test" if "test" in source.splits else None,
-        data_dir=data_dir,
+        data_dir=data.data_dir,
     )
 
 
-def _refuse(dataset: str, **options: object) -> None:
-    for name, value in options.items():
+def _refuse(data: DataSpec, *names: str) -> None:
+    for name in names:
+        value = getattr(data, name)
         if value is not None:
-            raise ValueError(f"`{name}` must be left out with {dataset}, got {str(value)!r}.")
+            raise ValueError(f"`{name}` must be left out with {data.dataset}, got {str(value)!r}.")
 
 
 def _classes(text: str, label: object = None) -> list[Any]:
