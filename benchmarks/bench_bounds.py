@@ -3,11 +3,11 @@
 import diffrax
 import jax
 from measure import done, race
+from nlbound_jax.report._ladder import Run
+from nlbound_jax.report._split import split_rows
 
 from nlbound_jax import bounds, dynamics, tasks
 from nlbound_jax.report import Settings
-from nlbound_jax.report._ladder import Run
-from nlbound_jax.report._split import split_rows
 from nlbound_jax.report._train import end_time, risks, save_times, start, train
 
 

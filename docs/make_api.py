@@ -20,7 +20,8 @@ import typer
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nlbound_jax"
 PAGE = ROOT / "docs" / "api.md"
-SECTIONS = ("tasks", "networks", "dynamics", "bounds", "checks", "report", "figures", "sweep")
+ROOMS = "tasks networks dynamics bounds ladder checks report figures sweep"
+SECTIONS = tuple(ROOMS.split())
 TYPES = ("_words.py", "_types.py")
 WIDTH = 88
 DUNDERS = ("__call__", "__getitem__")

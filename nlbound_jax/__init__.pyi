@@ -2,6 +2,7 @@ from . import bounds as bounds
 from . import checks as checks
 from . import dynamics as dynamics
 from . import figures as figures
+from . import ladder as ladder
 from . import networks as networks
 from . import tasks as tasks
 from ._citation import citation as citation

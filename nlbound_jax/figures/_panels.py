@@ -17,9 +17,10 @@ from .._results import RESULTS, outcome
 from .._types import Reading
 from ..ladder import (
     EnvelopeTrajectoryBound,
+    PrintedTheorem52Bound,
+    RepairedTheorem52Bound,
     Run,
     SplitAPriori,
-    Theorem52Bound,
     colour_of,
     configured,
     risks,
@@ -31,7 +32,7 @@ from ._common import Preset
 
 RATIOS = (1.0, 10.0, 100.0)
 READINGS: tuple[Reading, ...] = ("printed", "repaired")
-THEOREM = tuple(Theorem52Bound(reading) for reading in READINGS)
+THEOREM = (PrintedTheorem52Bound(), RepairedTheorem52Bound())
 OVERLAY = (EnvelopeTrajectoryBound(), SplitAPriori())
 CELLS = "the (t, ratio) cells of one case, over which its union bound is taken"
 
@@ -67,7 +68,7 @@ def _paper_margins(run: Run, settings: Settings) -> Run:
     return eqx.tree_at(lambda run: run.gammas, run, gammas / np.asarray(settings.ratios))
 
 
-def _theorem(run: Run, settings: Settings) -> dict[str, np.ndarray]:
+def _theorem(run: Run, settings: Settings) -> dict[str, Any]:
     """Theorem 5.2 in both readings; `deviation` is `(times ratios readings)`."""
     bounds = configured(THEOREM, **vars(settings))
     terms = list(evaluate_bounds(bounds, run, settings.delta).values())

@@ -14,7 +14,8 @@ from ._ladder import PAPER as PAPER
 from ._ladder import all_bounds as all_bounds
 from ._ladder import colour_of as colour_of
 from ._ladder import configured as configured
-from ._paper import Theorem52Bound as Theorem52Bound
+from ._paper import PrintedTheorem52Bound as PrintedTheorem52Bound
+from ._paper import RepairedTheorem52Bound as RepairedTheorem52Bound
 from ._run import Along as Along
 from ._run import Run as Run
 from ._run import errors as errors

@@ -36,12 +36,12 @@ class AbstractBound(eqx.Module):
     - `colour`, `marker`: in pictures; what is not of this library has a marker.
     """
 
-    name: eqx.AbstractVar[str]
-    needs: eqx.AbstractVar[tuple[str, ...]]
-    a_priori: eqx.AbstractVar[bool]
-    source: eqx.AbstractVar[str]
-    cites: eqx.AbstractVar[tuple[str, ...]]
-    colour: eqx.AbstractVar[str]
+    name: eqx.AbstractClassVar[str]
+    needs: eqx.AbstractClassVar[tuple[str, ...]]
+    a_priori: eqx.AbstractClassVar[bool]
+    source: eqx.AbstractClassVar[str]
+    cites: eqx.AbstractClassVar[tuple[str, ...]]
+    colour: eqx.AbstractClassVar[str]
     deterministic: ClassVar[bool] = True
     over_time: ClassVar[bool] = True
     measures: ClassVar[str] = "margin risk"

@@ -118,6 +118,11 @@ class Counting(AbstractClassicalBound):
     cites = ("hoeffding1963probability", "shalev2014understanding")
     colour, marker = "tab:orange", "v"
 
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """The plug-in, and that weights are rounded."""
+        numbers = f"every weight is one of 2^{self.precision_bits} numbers fixed before the sample"
+        return (*super().assumes(data), numbers)
+
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:
         """By the number of weights and their bits."""
         sample = _sample(at, delta)
@@ -235,4 +240,6 @@ class PACBayesGaussian(AbstractClassicalBound):
         start: Any = at.start
         known: dict[str, Any] = {"epsilon": at.epsilon, "key": at.key, "steps": self.steps}
         x, y = at.data.x.T, at.data.y
-        return classical.pac_bayes_gaussian(at.weights, start.net.weights, x, y, **known, delta=delta)
+        return classical.pac_bayes_gaussian(
+            at.weights, start.net.weights, x, y, **known, delta=delta
+        )

@@ -15,11 +15,11 @@ from ._classical import (
     PathNormL2,
     Spectral,
 )
-from ._paper import Theorem52Bound
+from ._paper import PrintedTheorem52Bound, RepairedTheorem52Bound
 from ._split import SplitAPosteriori, SplitAPriori, SplitNoPlugIn, SplitWhollyAPriori
 from ._trajectory import EnvelopeTrajectoryBound, MeasuredTrajectoryBound
 
-PAPER: tuple[AbstractBound, ...] = (Theorem52Bound("printed"), Theorem52Bound("repaired"))
+PAPER: tuple[AbstractBound, ...] = (PrintedTheorem52Bound(), RepairedTheorem52Bound())
 OURS: tuple[AbstractBound, ...] = (
     EnvelopeTrajectoryBound(),
     MeasuredTrajectoryBound(),

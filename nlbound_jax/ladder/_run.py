@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from .._types import Numeric
 from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
@@ -17,7 +17,8 @@ from ._snapshot import Reference, Snapshot, Start, start_of
 
 class Along(eqx.Module):
     """The arrays of a run over time: what a compiled evaluation takes. Attributes as those of a
-    [`Snapshot`][], those that change with a leading axis of times."""
+    [`Snapshot`][], those that change with a leading axis of times; `key` are the numbers of a
+    random key."""
 
     ts: Float[Array, " times"]
     weights: tuple[Float[Array, "times _out _in"], ...]
@@ -26,7 +27,7 @@ class Along(eqx.Module):
     reference: Reference
     gammas: Float[Array, "times k"]
     cells: Float[Array, ""]
-    key: PRNGKeyArray | None
+    key: UInt32[Array, "..."] | None
 
     def changing(self) -> Any:
         """What has an axis of times, to be mapped over."""
@@ -60,7 +61,8 @@ class Along(eqx.Module):
         """
         t, weights, reference, gammas = now
         net = LeakyMLP(weights, self.epsilon)
-        known = (t, self.start, reference, gammas, self.cells, self.key)
+        key = None if self.key is None else jax.random.wrap_key_data(self.key)
+        known = (t, self.start, reference, gammas, self.cells, key)
         return Snapshot(net, samples, *known)
 
 
@@ -108,7 +110,7 @@ class Run(eqx.Module):
             reference=Reference(tuple(jnp.asarray(v, float) for v in reference.weights), *parts),
             gammas=jnp.asarray(self.gammas),
             cells=jnp.asarray(float(self.cells)),
-            key=self.key,
+            key=None if self.key is None else jax.random.key_data(self.key),
         )
 
 

@@ -83,7 +83,7 @@ def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -
     A [`Samples`][].
     """
     whitening = None
-    if held_out and has_held_out(task):
+    if held_out and task.held_out is not None and task.norm_bound is not None:
         whitening = held_out_whitening(
             task.transform.inverse(task.x),
             task.held_out,
@@ -172,18 +172,10 @@ class Snapshot(eqx.Module):
         """The whitening by held-out inputs, if there are any."""
         return self.data.held_out
 
-    def lacks(self, bound: Any) -> list[str]:
-        """What a bound needs and is not known here.
-
-        **Arguments:**
-
-        - `bound`: an [`AbstractBound`][].
-
-        **Returns:**
-
-        Names of fields.
-        """
-        return [name for name in bound.needs if getattr(self, name) is None]
+    @property
+    def along(self) -> tuple[Any, Any, Any]:
+        """`t`, `gammas` and `cells`, for a bound that needs them."""
+        return self.t, self.gammas, self.cells
 
     @property
     def weights(self) -> tuple[Float[Array, "_out _in"], ...]:

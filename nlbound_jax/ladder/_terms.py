@@ -21,8 +21,8 @@ class Terms(eqx.Module):
     - `train_term`: what is measured on the training set.
     - `complexity`: the price of the class of networks that the bound holds for.
     - `rest`: everything else: deviation, smoothing, confidence; they keep their names in `parts`.
-    - `margin_risk`, `ramp_risk`: the share of the training set with $y f < \\gamma$, and the mean of
-        ramp$_\\gamma(y f)$, of the network itself; NaN where there is no margin.
+    - `margin_risk`, `ramp_risk`: of the network itself at this margin: the share of the training
+        set with $y f < \\gamma$, and the mean of ramp$_\\gamma(y f)$; NaN where there is no margin.
     - `result`: a member of `RESULTS` at each margin: `successful`, or why the bound is `+inf`.
     - `parts`: whatever the bound is made of, by its own names, `(k, ...)` each.
     - `t`: the time of training; NaN where it is not known.

@@ -1,6 +1,7 @@
 """The trajectory bound, from the envelope or from measured distances."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -50,10 +51,11 @@ class AbstractTrajectoryBound(AbstractBound):
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound from these distances."""
-        gammas = at.gammas
+        reference: Any = at.reference
+        _, gammas, cells = at.along
         found = trajectory_bound(
-            at.reference.norms,
-            at.reference.frobenius[0],
+            reference.norms,
+            reference.frobenius[0],
             self.distances(at),
             epsilon=at.epsilon,
             gamma=gammas,
@@ -62,7 +64,7 @@ class AbstractTrajectoryBound(AbstractBound):
             kappa=self.kappa,
             precision_bits=self.precision_bits,
             delta=delta,
-            cells=at.cells,
+            cells=cells,
         )
         return at.terms(
             gamma=gammas,
@@ -96,5 +98,6 @@ class MeasuredTrajectoryBound(AbstractTrajectoryBound):
 
     def distances(self, at: Snapshot) -> Float[Array, " layers"]:
         """Measured on the weights."""
-        pairs = zip(at.weights, at.reference.weights, strict=True)
+        reference: Any = at.reference
+        pairs = zip(at.weights, reference.weights, strict=True)
         return jnp.stack([jnp.linalg.norm(w - v) for w, v in pairs])

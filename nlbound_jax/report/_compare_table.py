@@ -54,7 +54,10 @@ def comparison_table(made: Comparison) -> Group:
             "a priori" if row["a_priori"] else "a posteriori",
             "the network" if row["deterministic"] else "a random one",
             " ".join(letters[a] for a in row["assumes"]) or "-",
-            *(number(row[key]) for key in ("gamma", "train_term", "complexity", "rest", "uncapped")),
+            *(
+                number(row[key])
+                for key in ("gamma", "train_term", "complexity", "rest", "uncapped")
+            ),
             number(row["best_uncapped"]) if bound.over_time else "-",
         )
     return Group(grid, *(Text(line) for line in comparison_notes(made)))

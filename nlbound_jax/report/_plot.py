@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from .._colours import COLOURS
 from ._report import Report
 
+
 def plot(report: Report) -> Figure:
     """The bounds, the parts of the best of them and the true test error over time.
 

@@ -204,9 +204,7 @@ def chosen_bounds(
     return ladder.applicable(every, known)
 
 
-def report_of(
-    run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, ...]
-) -> Report:
+def report_of(run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, ...]) -> Report:
     """The report on a run."""
     with jax.enable_x64(True):
         terms = ladder.evaluate(bounds, run, settings.delta)
@@ -245,7 +243,7 @@ def report(
     - `task`: the data.
     - `settings`: a [`Settings`][]; the defaults if `None`.
     - `bounds`: bounds of the ladder, such as
-        `(*ladder.OURS, ladder.Theorem52Bound("repaired", kappa=1))`. By default those of the
+        `(*ladder.OURS, ladder.RepairedTheorem52Bound(kappa=1))`. By default those of the
         paper and ours, with the `kappa` and `precision_bits` of the settings.
     - `progress_meter`: a Diffrax progress meter for the training; none by default.
 
