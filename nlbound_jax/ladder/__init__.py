@@ -14,6 +14,7 @@ from ._ladder import PAPER as PAPER
 from ._ladder import all_bounds as all_bounds
 from ._ladder import colour_of as colour_of
 from ._ladder import configured as configured
+from ._ladder import default_bounds as default_bounds
 from ._paper import PrintedTheorem52Bound as PrintedTheorem52Bound
 from ._paper import RepairedTheorem52Bound as RepairedTheorem52Bound
 from ._run import Along as Along

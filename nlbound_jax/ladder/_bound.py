@@ -1,7 +1,7 @@
 """What every bound of the ladder is."""
 
 import abc
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -9,6 +9,11 @@ from jaxtyping import Array, Float
 from ..tasks import Task
 from ._snapshot import Snapshot
 from ._terms import Terms
+
+if TYPE_CHECKING:  # a type checker knows no other name for it
+    from typing import ClassVar as AbstractClassVar
+else:
+    from equinox import AbstractClassVar
 
 PLUG_IN = "Sigma_X plugged in for Sigma"
 NO_PLUG_IN = "test inputs (no labels) independent of the training set"
@@ -36,12 +41,12 @@ class AbstractBound(eqx.Module):
     - `colour`, `marker`: in pictures; what is not of this library has a marker.
     """
 
-    name: eqx.AbstractClassVar[str]
-    needs: eqx.AbstractClassVar[tuple[str, ...]]
-    a_priori: eqx.AbstractClassVar[bool]
-    source: eqx.AbstractClassVar[str]
-    cites: eqx.AbstractClassVar[tuple[str, ...]]
-    colour: eqx.AbstractClassVar[str]
+    name: AbstractClassVar[str]
+    needs: AbstractClassVar[tuple[str, ...]]
+    a_priori: AbstractClassVar[bool]
+    source: AbstractClassVar[str]
+    cites: AbstractClassVar[tuple[str, ...]]
+    colour: AbstractClassVar[str]
     deterministic: ClassVar[bool] = True
     over_time: ClassVar[bool] = True
     measures: ClassVar[str] = "margin risk"

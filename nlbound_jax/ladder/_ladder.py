@@ -40,6 +40,16 @@ CLASSICAL: tuple[AbstractBound, ...] = (
 )
 
 
+def default_bounds() -> tuple[AbstractBound, ...]:
+    """The bounds of a report, where none are asked for.
+
+    **Returns:**
+
+    Those of the paper and ours.
+    """
+    return (*PAPER, *OURS)
+
+
 def all_bounds() -> tuple[AbstractBound, ...]:
     """Every bound of the ladder.
 

@@ -1,6 +1,6 @@
 """Theorem 5.2 of the paper as a bound of the ladder."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ class AbstractTheorem52Bound(AbstractBound):
     kappa: int = eqx.field(static=True, default=2)
     precision_bits: Numeric = 32
 
-    reading: eqx.AbstractClassVar[Reading]
+    reading: ClassVar[Reading]
     needs = ("t", "start", "gammas", "cells")
     a_priori = True
     source = "Golikov 2024, Theorem 5.2"

@@ -217,7 +217,7 @@ class Snapshot(eqx.Module):
         The shares, `(k,)`; NaN where a margin is.
         """
         # Margins are compared in the dtype of the network; counts are exact in float64.
-        ratio = self.margins / gammas.astype(self.data.y.dtype)[:, None]
+        ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
         risk = jnp.mean(ratio < 1, axis=-1, dtype=float)
         return jnp.where(jnp.isnan(gammas), jnp.nan, risk)
 
@@ -232,7 +232,7 @@ class Snapshot(eqx.Module):
 
         The means, `(k,)`; NaN where a margin is.
         """
-        ratio = self.margins / gammas.astype(self.data.y.dtype)[:, None]
+        ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
         return jnp.mean(jnp.clip(1 - ratio, 0, 1), axis=-1, dtype=float)
 
     def terms(

@@ -110,7 +110,7 @@ def certify(
         )
     known = ladder.known_of(task, along=False)
     if bounds is None:
-        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), known)
+        bounds = ladder.applicable(ladder.default_bounds(), known)
     bounds = ladder.checked_bounds(bounds, known)
     with jax.enable_x64(True):
         if inputs == "raw":

@@ -200,7 +200,7 @@ def chosen_bounds(
     known = ladder.known_of(task, along=True)
     if bounds is not None:
         return ladder.checked_bounds(bounds, known)
-    every = ladder.configured((*ladder.PAPER, *ladder.OURS), **vars(settings))
+    every = ladder.configured(ladder.default_bounds(), **vars(settings))
     return ladder.applicable(every, known)
 
 

@@ -89,7 +89,7 @@ def sweep(
         if "float64" in config.axes.get("dtype", (config.settings.get("dtype"),)):
             _validate.needs_x64("dtype='float64'")
         source = Source(config, task)
-        bounds = ladder.applicable((*ladder.PAPER, *ladder.OURS), source.known)
+        bounds = ladder.applicable(ladder.default_bounds(), source.known)
         variables = report_variables(config, layout)
     configuration = config.as_dict()
     if source is not None:
