@@ -77,6 +77,19 @@ def test_blocks_of_any_number_of_samples(samples):
     assert_close(actual, expected, rtol=1e-10, atol=atol)
 
 
+@pytest.mark.parametrize("largest", [1, 7, 120, 1000])
+def test_blocks_of_any_size_are_the_same_data(largest):
+    net = make()
+    blocks = make_blocks(TASK, "float64", largest=largest)
+    assert blocks.x.shape[2] <= largest
+    both = (blocks, make_blocks(TASK, "float64"))
+    field, whole = (negative_gradient(net.weights, net.epsilon, b) for b in both)
+    for a, b in zip(field, whole, strict=True):
+        assert_close(a, b, rtol=1e-12, atol=1e-14 if a.dtype == np.float64 else 1e-8)
+    with pytest.raises(ValueError, match="`largest` must be an integer of at least 1, got 0"):
+        make_blocks(TASK, "float64", largest=0)
+
+
 @pytest.mark.parametrize(
     ("depth", "epsilon", "t1"), [(2, 0.3, 6.0), (2, 1.0, 2.0), (3, 0.1, 6.0), (4, 0.5, 6.0)]
 )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nlbound_jax import RESULTS, Settings, dynamics, report, tasks
+from nlbound_jax._results import outcome, outcome_name, outcome_names
 from nlbound_jax.report import load_run, save_run
 
 pytestmark = pytest.mark.float64
@@ -48,6 +49,15 @@ def assert_same(one, two):
         assert np.asarray(a).dtype == np.asarray(b).dtype
         assert np.asarray(a).shape == np.asarray(b).shape
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_an_outcome_has_a_number_a_name_and_a_sentence():
+    for number, name in enumerate(outcome_names()):
+        result = getattr(RESULTS, name)
+        assert int(result._value) == number
+        assert outcome_name(jax.tree.map(jnp.asarray, result)) == name
+        assert outcome(result) == (RESULTS[result].strip() or "successful")
+    assert {"successful", "max_steps_reached", "blow_up", "diverged"} <= set(outcome_names())
 
 
 def test_the_round_trip_is_exact(made, task, path):

@@ -156,7 +156,7 @@ def split_search(
     - `margins`: $y_i f_W(x_i)$ on the training set, `(m,)`.
     - `input_norms`: $\\|x_i\\|$, `(m,)`, in the dtype of `margins`.
     - `sizes`: the norms of the network.
-    - `gammas`: the margins to try, `(gammas,)`; [`split_gammas`][] by default of the bound.
+    - `gammas`: the margins to try, `(gammas,)`, such as [`split_gammas`][].
     - `epsilon`, `delta`, `deviation`, `dim`, `depth`, `grid`: as for [`split_bound`][]; the first
         three are scalar arrays in float64.
     - `num_samples`: m, a scalar array in float64.

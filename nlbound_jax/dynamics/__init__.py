@@ -1,4 +1,5 @@
-"""Training as a flow: the exact gradient flow, gradient descent, the reference flow, clocks."""
+"""Training as a flow: the exact gradient flow, gradient descent, the reference flow, clocks; and
+the engine beneath them, for many flows at once."""
 
 from ._descent import gradient_descent as gradient_descent
 from ._devices import replicate as replicate

@@ -67,7 +67,7 @@ class FlowSolution(eqx.Module):
     ts: Float[Array, " times"]
     weights: WeightsOverTime
     reached: Float[Array, ""]
-    end: WeightsOverTime
+    end: tuple[Float[Array, "1 _out _in"], ...]
     stats: dict[str, Any]
     result: RESULTS
 
