@@ -112,7 +112,8 @@ def test_numbers_that_are_not_finite_become_null_with_a_reason():
     rows = made.as_dict()["bounds"]
     end = [row for row in rows if row["bound"] == "theorem-5.2-repaired"][-1]
     assert end["value"] == 1.0
-    assert end["rest"] is None and end["uncapped"] is None
+    assert end["rest"] is None
+    assert end["uncapped"] is None
     assert end["result"] == "blow_up"
 
 

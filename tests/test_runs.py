@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nlbound_jax import RESULTS, Settings, dynamics, report, tasks
+from nlbound_jax import RESULTS, Settings, dynamics, ladder, report, tasks
 from nlbound_jax._results import outcome, outcome_name, outcome_names
 from nlbound_jax.report import load_run, save_run
 
@@ -27,13 +27,9 @@ def task():
 
 @pytest.fixture(scope="module")
 def made(task):
-    """A report without its bounds, which take most of the time and are not saved."""
+    """A report with one bound only: they take most of the time and are not saved."""
     settings = Settings(width=4, epsilon=0.3, beta=0.1, num_times=3, ratios=(1.0, 1 / 3))
-    module = sys.modules["nlbound_jax.report._report"]
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("theorem_rows", "trajectory_rows", "split_rows"):
-            patch.setattr(module, name, lambda *args, **options: [])
-        return report(task, settings)
+    return report(task, settings, bounds=[ladder.PrintedTheorem52Bound()])
 
 
 @pytest.fixture

@@ -39,12 +39,12 @@ class Terms(eqx.Module):
     t: Float[AnyArray, "*times"]
 
     @property
-    def value(self) -> Float[AnyArray, "*times k"]:
+    def value(self) -> Float[AnyArray, "..."] | float:
         """`train_term + complexity + rest`, the bound on P(y f <= 0); `+inf` where a term is not
         known."""
         total = self.train_term + self.complexity + self.rest
-        xp = np if isinstance(total, np.ndarray) else jax.numpy
-        return xp.where(xp.isnan(total), xp.inf, total)
+        xp = jax.numpy if isinstance(total, jax.Array) else np
+        return xp.where(xp.isnan(total), xp.inf, total)[()]
 
     @property
     def order(self) -> tuple[Float[np.ndarray, "*times k"], Float[np.ndarray, "*times k"]]:

@@ -1,7 +1,7 @@
 """The trajectory bound, from the envelope or from measured distances."""
 
 import abc
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
