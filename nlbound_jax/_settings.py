@@ -18,6 +18,16 @@ class DataSpec:
     """The data by name and how it is prepared, as `load_task` takes it.
 
     It is not checked here: what may be given depends on the data, which is told when it is loaded.
+
+    **Attributes:**
+
+    - `dataset`: `"mnist"`, `"tfds:NAME"` or the path of an `.npz` file.
+    - `side`: images are pooled to that many pixels a side; for MNIST 7 if `None`.
+    - `components`: keep that many leading principal directions; all if `None`.
+    - `data_dir`: the folder of prepared data, for `tfds:NAME` only.
+    - `positive`: the classes of label +1, separated by commas, as `"5,6"` or `"cat,dog"`; the
+        default of the data if `None`.
+    - `norm_bound`: R with $\\|x\\| \\le R$ for every input that may occur, for `.npz` files only.
     """
 
     dataset: str = field("mnist", help="The data: mnist, tfds:NAME (prepared already) or FILE.npz.")

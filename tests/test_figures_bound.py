@@ -16,7 +16,7 @@ from nlbound_jax import Settings, dynamics, networks, report
 from nlbound_jax.bounds import theorem_5_2
 from nlbound_jax.figures import _panels
 from nlbound_jax.figures._common import Preset, load_data, save_data
-from nlbound_jax.report._plot import COLOURS
+from nlbound_jax.ladder import colour_of
 
 pytestmark = pytest.mark.float64
 
@@ -194,7 +194,7 @@ def test_lines_are_the_data_also_after_a_round_trip(n, tmp_path):
             assert list(guess.get_ydata()) == [0.5, 0.5]
             assert axis.get_ylim() == (0, 1.05)
             assert axis.get_xlabel().startswith("t (")
-            colour = COLOURS[f"theorem-5.2-{reading}"]
+            colour = colour_of(f"theorem-5.2-{reading}")
             assert to_hex(axis.lines[1].get_color()) == to_hex(colour)
     figure.savefig(tmp_path / "figure.png", dpi=40)
 
@@ -208,9 +208,9 @@ def test_relative_margins_and_the_overlay_are_those_of_a_report(tmp_path):
     # Two compilations of one adaptive solve: a few of 60,000 samples lie so near a margin.
     few = 3e-4
     for reading in ("printed", "repaired"):
-        rows = [r for r in run.bounds if r["bound"] == f"theorem-5.2-{reading}"]
+        rows = [r for r in run.rows() if r["bound"] == f"theorem-5.2-{reading}"]
         found = data.sel(reading=reading)
-        for key, variable in (("gamma", "gamma"), ("deviation", "deviation")):
+        for key, variable in (("gamma", "gamma"), ("rest", "deviation")):
             direct = np.reshape([r[key] for r in rows], (4, 3))
             assert_close(found[variable][0], direct, rtol=1e-6)
         direct = np.reshape([r["value"] for r in rows], (4, 3))
@@ -223,5 +223,5 @@ def test_relative_margins_and_the_overlay_are_those_of_a_report(tmp_path):
     labels = [line.get_label() for line in axis.lines]
     assert labels[1] == "printed, gamma = scale(t)/10"
     assert labels[3:5] == ["trajectory", "split-a-priori"]
-    assert axis.lines[4].get_color() == COLOURS["split-a-priori"]
+    assert axis.lines[4].get_color() == colour_of("split-a-priori")
     assert_close(axis.lines[4].get_ydata(), data["overlay"].sel(bound=labels[4])[0].values)

@@ -325,14 +325,13 @@ def assert_is_report(cell, made):
     assert list(cell["bound"].values) == made.names()
     for name in made.names():
         found, best = cell.sel(bound=name), made.best(name)
-        term = best.get("train_smoothed_ramp_risk", best["train_margin_risk"])
         expected = {
             "value": best["value"],
             "best_t": best["t"],
             "best_gamma": best["gamma"],
-            "capacity": best["capacity"],
-            "deviation": best["deviation"],
-            "train_term": term,
+            "train_term": best["train_term"],
+            "complexity": best["complexity"],
+            "rest": best["rest"],
             "best_test_risk": best["test_risk"],
         }
         for key, value in expected.items():

@@ -88,6 +88,10 @@ class Report(eqx.Module):
         **Returns:**
 
         An entry of [`rows`][].
+
+        **Raises:**
+
+        `ValueError` if there is no such bound.
         """
         return self.labelled().best(_validate.member("bound", bound, self.names()))
 
@@ -101,6 +105,10 @@ class Report(eqx.Module):
         **Returns:**
 
         An entry of [`rows`][].
+
+        **Raises:**
+
+        `ValueError` if there is no such bound.
         """
         return self.over_time(bound)[-1]
 
@@ -114,6 +122,10 @@ class Report(eqx.Module):
         **Returns:**
 
         Entries of [`rows`][], in the order of time.
+
+        **Raises:**
+
+        `ValueError` if there is no such bound.
         """
         return self.labelled().over_time(_validate.member("bound", bound, self.names()))
 
