@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _validate
+from .._forward import leaky_relu
 from .._results import RESULTS
 from .._types import Numeric, Weights, WeightsOverTime
 from ..networks import LeakyMLP, check_network
@@ -120,7 +121,7 @@ def _count_crossings(
         for w in weights[:-1]:
             z = w @ h
             signs.append(z < 0)
-            h = jnp.where(z < 0, (1 - epsilon) * z, z)
+            h = leaky_relu(z, epsilon)
         return jnp.concatenate(signs)
 
     def of_block(start, weights, epsilon, x, y):
