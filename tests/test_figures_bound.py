@@ -139,10 +139,10 @@ def test_what_only_changes_the_formula_is_not_trained_again(monkeypatch):
 
     def counted(*args, **kwargs):
         calls.append(args)
-        return flow(*args, **kwargs)
+        return train(*args, **kwargs)
 
-    flow = _panels.gradient_flow
-    monkeypatch.setattr(_panels, "gradient_flow", counted)
+    train = _panels.train
+    monkeypatch.setattr(_panels, "train", counted)
     data = FIGURES[3].compute(TINY)
     assert len(calls) == 2
     assert_close(data["train_margin_risk"][0], data["train_margin_risk"][1])

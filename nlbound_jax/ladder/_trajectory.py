@@ -86,7 +86,7 @@ class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
 
     def distances(self, at: Snapshot) -> Float[Array, " layers"]:
         """The envelope."""
-        return at.envelope
+        return at.envelope  # pyright: ignore
 
 
 class MeasuredTrajectoryBound(AbstractTrajectoryBound):
