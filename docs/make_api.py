@@ -1,8 +1,8 @@
 """Write `api.md`, the reference of the public names and of the command, from the source.
 
 `make docs` runs it. Signatures are read from the source rather than from the imported objects,
-so that annotations stay as they were written (`Numeric`, not the union behind it), and nothing
-heavy is imported.
+so that annotations stay as they were written (`Numeric`, not the union behind it). The table of the
+bounds is made of their objects.
 """
 
 import ast
@@ -326,6 +326,20 @@ def commands(group: Any, prefix: str) -> list[str]:
     return parts
 
 
+def table_of_bounds() -> str:
+    """Every bound of the ladder, as its object describes it."""
+    from nlbound_jax import ladder
+
+    rows = [
+        f"| `{bound.name}` | {'a priori' if bound.a_priori else 'a posteriori'} | "
+        f"{', '.join(f'`{name}`' for name in bound.needs) or 'the network'} | {bound.measures} | "
+        f"{bound.source} |"
+        for bound in ladder.all_bounds()
+    ]
+    head = "| bound | known | needs | train term | source |\n| --- | --- | --- | --- | --- |\n"
+    return "The bounds, in the order of tables:\n\n" + head + "\n".join(rows) + "\n"
+
+
 def sections() -> dict[str, Path]:
     """The public subpackages, each followed by its own public subpackages."""
     found = {}
@@ -362,6 +376,7 @@ def page() -> str:
         full = f"{PACKAGE.name}.{name}"
         doc = markdown(ast.get_docstring(read(sections()[name]).tree) or "", links, name)
         body.append(f'<a id="{full}"></a>\n\n## `{full}`\n\n{doc}\n')
+        body += [table_of_bounds()] if name == "ladder" else []
         body += [text for item in items for text in render(item, links)]
         listed = ", ".join(f"[`{item.name}`](#{item.anchor})" for item in items)
         contents.append(f"- [`{full}`](#{full})" + (f": {listed}" if listed else ""))

@@ -142,8 +142,6 @@ def _of_instance(used: Any) -> list[str]:
     kind = type(used).__name__
     if kind == "ClassicalBound":
         return [*(_of_name(used.name) or ()), *_cited_in(used.source)]
-    if isinstance(getattr(used, "cites", None), tuple):
-        return [*used.cites]
     if kind not in ("Report", "Certificate", "SavedRun", "Settings", "Task"):
         return _of_definition(type(used))
     found: list[str] = []
@@ -175,6 +173,8 @@ def _keys(used: Any) -> Iterable[str] | None:
     """Keys of entries, or entries; `None` if there is nothing to cite."""
     if isinstance(used, str):
         return _of_name(used)
+    if isinstance(getattr(used, "cites", None), tuple):  # a bound of the ladder, or of a user's own
+        return used.cites
     module = isinstance(used, types.ModuleType)
     defined = module or hasattr(used, "__qualname__")
     kind = used if defined else type(used)
@@ -199,6 +199,7 @@ def citation(*used: Any) -> str:
     **Arguments:**
 
     - `used`: any number of: a [`Report`][], [`Certificate`][], [`Settings`][] or [`Task`][];
+        a bound of the ladder;
         the name of a bound as in a report (`"split-a-priori"`); a function, class or subpackage
         of this library; a Diffrax solver; the name of a library, or a key of an entry. With
         none, the general references: those of the paper, the libraries and the data.

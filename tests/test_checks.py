@@ -36,6 +36,11 @@ def run():
     return checks.measure(net, task, np.linspace(0, 4, 5)[1:])
 
 
+def test_the_claimed_names_are_known_beforehand(run):
+    claimed = [check.name for check in checks.evaluate(run).checks if check.claimed]
+    assert claimed == checks.claimed_names(2)
+
+
 def measured_batch(shape, seed):
     """The problems of the envelope's test as [`Measured`][]s; those whose training stopped early
     are left out."""
@@ -209,7 +214,7 @@ def test_deeper_networks_and_a_linear_one():
     found = checks.evaluate(checks.measure(linear, task, np.array([0.5, 1.0]), central=False))
     assert found.hold
     assert (found["nonlinear-deviation"].bound == 0).all()
-    assert (found["complexity"].bound == 0).all()
+    assert (found["nonlinear"].bound == 0).all()
 
 
 @pytest.mark.quick

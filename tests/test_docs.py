@@ -261,10 +261,10 @@ def test_the_commands_of_the_guides_are_understood():
 
 
 def test_the_page_is_made_by_one_command(tmp_path):
-    """The generator imports neither JAX nor anything else that is slow."""
+    """The table of the bounds is made of their objects, the rest of the source: no pictures."""
     code = (
         "import runpy, sys; made = runpy.run_path('docs/make_api.py')['page'](); "
-        "assert not {'jax', 'equinox', 'matplotlib'} & set(sys.modules); print(len(made))"
+        "assert 'matplotlib' not in sys.modules; print(len(made))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

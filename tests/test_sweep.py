@@ -23,7 +23,7 @@ from nlbound_jax import Settings, bounds, checks, tasks
 from nlbound_jax.report import _train
 from nlbound_jax.sweep import SweepConfig, _ensemble, parse_shard, sweep_status
 from nlbound_jax.sweep._layout import Layout, share
-from nlbound_jax.sweep._variables import FLAGS, check_names
+from nlbound_jax.sweep._variables import FLAGS
 
 WIDTH, TIMES = 5, 3
 # Numbers of lanes of a piece that do not fill the devices, and an axis that shares the flows.
@@ -490,8 +490,8 @@ def test_checks_on_request(depth, tmp_path):
     ts = np.asarray(made.trajectory.ts, float)
     run = checks.measure(made.start, task, ts, central=False)
     claimed = [check for check in checks.evaluate(run).checks if check.claimed]
-    assert [check.name for check in claimed] == check_names(depth)
-    assert list(data["check"].values) == check_names(depth)
+    assert [check.name for check in claimed] == checks.claimed_names(depth)
+    assert list(data["check"].values) == checks.claimed_names(depth)
     assert_close(data["slack"][1], [check.slack.min() for check in claimed], rtol=1e-6)
     assert (data["holds"] == 2).all()
 

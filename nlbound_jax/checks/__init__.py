@@ -12,6 +12,7 @@ from ._counterexamples import moving_kink as moving_kink
 from ._envelope import deviations as deviations
 from ._envelope import envelope as envelope
 from ._envelope import split_norms as split_norms
+from ._evaluate import claimed_names as claimed_names
 from ._evaluate import evaluate as evaluate
 from ._measure import Measured as Measured
 from ._measure import Sides as Sides

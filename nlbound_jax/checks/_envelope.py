@@ -156,5 +156,5 @@ def split_norms(run: Measured) -> list[Check]:
     with np.errstate(invalid="ignore"):  # 0 times inf at epsilon = 0
         bound = np.nan_to_num(known * factors, nan=0.0, posinf=np.inf).sum(axis=1)
     equation = f"{text} gamma D(W) <= gamma D"
-    checks.append(make(run, "complexity", equation, measured @ factors, bound, claimed=True))
+    checks.append(make(run, "nonlinear", equation, measured @ factors, bound, claimed=True))
     return checks

@@ -25,6 +25,25 @@ ALL = (
 )
 
 
+def claimed_names(depth: int) -> list[str]:
+    """The names of the claimed inequalities, in the order of [`evaluate`][]: known before anything
+    is measured.
+
+    **Arguments:**
+
+    - `depth`: L.
+
+    **Returns:**
+
+    A list of names.
+    """
+    names = ["norms-repaired", "difference-repaired", "pointwise-repaired"]
+    names += ["root-mean-square-repaired", "residual"]
+    names += [f"envelope-{level}" for level in range(1, depth + 1)]
+    names += ["lin", "non", "ell", "gradient-gap", "deviation", "nonlinear-deviation"]
+    return [*names, "linear-size", *(f"path-{j}" for j in range(1, depth)), "nonlinear"]
+
+
 def evaluate(run: Measured) -> Checks:
     """Every inequality of the proofs along a run: where they are tight and where they lose.
 

@@ -12,6 +12,7 @@ from ._ladder import CLASSICAL as CLASSICAL
 from ._ladder import OURS as OURS
 from ._ladder import PAPER as PAPER
 from ._ladder import all_bounds as all_bounds
+from ._ladder import classical_bounds as classical_bounds
 from ._ladder import colour_of as colour_of
 from ._ladder import configured as configured
 from ._ladder import default_bounds as default_bounds

@@ -50,6 +50,16 @@ def default_bounds() -> tuple[AbstractBound, ...]:
     return (*PAPER, *OURS)
 
 
+def classical_bounds() -> tuple[AbstractBound, ...]:
+    """What the bounds of a report are compared with.
+
+    **Returns:**
+
+    The classical ones.
+    """
+    return CLASSICAL
+
+
 def all_bounds() -> tuple[AbstractBound, ...]:
     """Every bound of the ladder.
 
@@ -57,7 +67,7 @@ def all_bounds() -> tuple[AbstractBound, ...]:
 
     Those of the paper, ours, and the classical ones.
     """
-    return (*PAPER, *OURS, *CLASSICAL)
+    return (*default_bounds(), *classical_bounds())
 
 
 def configured(bounds: Iterable[AbstractBound], **numbers: Any) -> tuple[AbstractBound, ...]:

@@ -187,7 +187,7 @@ def compare(
     steps = None if steps is None else _validate.integer("steps", steps, 0)
     sweep = [_validate.scalar("epsilons", e, low=0, high=1) for e in epsilons]
     classical = ladder.configured(
-        (bound for bound in ladder.CLASSICAL if bound.over_time or steps is not None),
+        (bound for bound in ladder.classical_bounds() if bound.over_time or steps is not None),
         precision_bits=settings.precision_bits,
         steps=steps,
     )

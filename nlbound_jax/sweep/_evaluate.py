@@ -13,7 +13,7 @@ from ..tasks import Task
 from ._config import SweepConfig
 from ._flows import Devices, Followed, follow, make_lane, on_host, outcome, train_together
 from ._layout import Layout, Piece
-from ._variables import FLAGS, HOLDS, all_check_names, check_names
+from ._variables import FLAGS, HOLDS, all_check_names
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,7 +98,7 @@ class Reports:
         except RuntimeError:  # a flow in float64 did not get to its end
             return
         found = checks.evaluate(measured)
-        for name in check_names(settings.depth):
+        for name in checks.claimed_names(settings.depth):
             check, j = found[name], names.index(name)
             arrays["slack"][at][j] = check.slack.min()
             arrays["holds"][at][j] = HOLDS.index("holds" if check.holds else "fails")

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import checks
 from .._results import outcome_names
 from ._config import SweepConfig
 from ._layout import Layout
@@ -42,19 +43,10 @@ def flag_attrs(names: tuple[str, ...]) -> dict[str, Any]:
     return {"flag_values": list(range(len(names))), "flag_meanings": " ".join(names)}
 
 
-def check_names(depth: int) -> list[str]:
-    """The names of the claimed inequalities, in the order of `checks.evaluate`."""
-    names = ["norms-repaired", "difference-repaired", "pointwise-repaired"]
-    names += ["root-mean-square-repaired", "residual"]
-    names += [f"envelope-{level}" for level in range(1, depth + 1)]
-    names += ["lin", "non", "ell", "gradient-gap", "deviation", "nonlinear-deviation"]
-    return [*names, "linear-size", *(f"path-{j}" for j in range(1, depth)), "complexity"]
-
-
 def all_check_names(config: SweepConfig) -> list[str]:
     """Those of every depth of a sweep."""
     depths = config.axes.get("depth", (config.settings.get("depth", 2),))
-    names = [name for depth in sorted(depths, reverse=True) for name in check_names(depth)]
+    names = [name for depth in sorted(depths, reverse=True) for name in checks.claimed_names(depth)]
     return list(dict.fromkeys(names))
 
 
