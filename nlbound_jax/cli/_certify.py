@@ -66,16 +66,17 @@ def certify(
         layers = _load(weights)
         net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(settings.epsilon))
         task = load_task(data)
-        made = make(net, task, delta=settings.delta, inputs=inputs.value)
+        certificate = make(net, task, delta=settings.delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
-        found = {"bounds": plain(made.rows), **{k: getattr(made, k) for k in keys}}
+        found = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}
         typer.echo(json.dumps(found, allow_nan=False))
         return
     typer.echo(f"{task.name}: m = {task.num_samples}, d = {task.rank}")
-    known = "no test data" if made.test_risk is None else f"true test error {made.test_risk:.4f}"
-    typer.echo(f"train error {made.train_risk:.4f}, {known}")
-    for bound, row in zip(made.bounds, made.rows, strict=True):
+    test = certificate.test_risk
+    known = "no test data" if test is None else f"true test error {test:.4f}"
+    typer.echo(f"train error {certificate.train_risk:.4f}, {known}")
+    for bound, row in zip(certificate.bounds, certificate.rows, strict=True):
         vacuous = "" if row["value"] < 0.5 else " (not below a random guess)"
         typer.echo(
             f"{row['bound']}: test error <= {row['value']:.4f}{vacuous} with probability "
@@ -85,8 +86,8 @@ def certify(
             f"  = {bound.measures} {row['train_term']:.4f} + complexity {row['complexity']:.4f} "
             f"+ rest {row['rest']:.4f}; assumes: {', '.join(row['assumes'])}"
         )
-    if made.held_out_trace is not None:
+    if certificate.held_out_trace is not None:
         typer.echo(
-            f"mean |x|^2 of the whitened test inputs: {made.held_out_trace:.2f} "
+            f"mean |x|^2 of the whitened test inputs: {certificate.held_out_trace:.2f} "
             f"(the plug-in takes it to be {task.rank})"
         )

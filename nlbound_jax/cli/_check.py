@@ -20,17 +20,17 @@ def _number(value: float | None) -> str:
 def _counterexamples(as_json: bool) -> None:
     from ..checks import counterexamples
 
-    found = counterexamples()
+    inequalities = counterexamples()
     if as_json:
         keys = ("name", "statement", "measured", "bound", "holds", "setting")
         rows = [
             {key: getattr(one, key) for key in keys}
             | {"repaired_measured": one.repaired_measured, "repaired": one.repaired}
-            for one in found
+            for one in inequalities
         ]
         typer.echo(json.dumps({"counterexamples": rows}, allow_nan=False))
         return
-    for one in found:
+    for one in inequalities:
         typer.echo(f"{one.name}: {one.statement}")
         typer.echo(f"  {one.setting}")
         verdict = "holds" if one.holds else "fails"
@@ -39,7 +39,7 @@ def _counterexamples(as_json: bool) -> None:
             typer.echo(f"  repaired: measured {one.repaired_measured:.3g} <= {one.repaired:.3g}")
 
 
-def _table(found):
+def _table(inequalities):
     from rich.markup import escape
     from rich.table import Table
 
@@ -49,7 +49,7 @@ def _table(found):
     for name in ("t", "measured", "bound", "slack"):
         grid.add_column(name, justify="right")
     grid.add_column("holds", no_wrap=True)
-    for check in found.checks:
+    for check in inequalities.checks:
         row = check.as_dict()
         kind = "claimed" if row["claimed"] else "as printed"
         numbers = [_number(row[key]) for key in ("measured", "bound", "slack")]
@@ -58,13 +58,13 @@ def _table(found):
     return grid
 
 
-def _lines(found) -> list[str]:
+def _lines(inequalities) -> list[str]:
     """What is to be said of kinks."""
     lines = [
         f"{int(found.crossings[-1])} pairs of a sample and a hidden unit crossed a kink by the end."
     ]
-    if found.gap is not None:
-        gap, error = float(found.gap[-1].max()), float(found.gap_error[-1].max())
+    if inequalities.gap is not None:
+        gap, error = float(inequalities.gap[-1].max()), float(inequalities.gap_error[-1].max())
         lines.append(
             f"Frozen and true derivative differ by {gap:.2g} there (the true one is known to "
             f"{error:.2g})."
@@ -114,15 +114,15 @@ def check(
         ts = np.linspace(0.0, end_time(task, settings), points + 1)[1:]
         meter = diffrax.TqdmProgressMeter()
         run = checks.measure(net, task, ts, central=central, progress_meter=meter)
-    found = checks.evaluate(run)
+    inequalities = checks.evaluate(run)
     if folder is not None:
-        write_json(folder / "check.json", found.as_dict())
-        write_png(folder / "check.png", checks.plot_slack(found), dpi=110)
-        save_data(found.to_xarray(), folder / "check.zarr")
+        write_json(folder / "check.json", inequalities.as_dict())
+        write_png(folder / "check.png", checks.plot_slack(inequalities), dpi=110)
+        save_data(inequalities.to_xarray(), folder / "check.zarr")
     if as_json:
-        typer.echo(json.dumps(found.as_dict(), allow_nan=False))
+        typer.echo(json.dumps(inequalities.as_dict(), allow_nan=False))
     else:
-        Console(width=max(130, Console().width)).print(_table(found))
-        typer.echo("\n".join(_lines(found)))
-    if not found.hold:
+        Console(width=max(130, Console().width)).print(_table(inequalities))
+        typer.echo("\n".join(_lines(inequalities)))
+    if not inequalities.hold:
         raise typer.Exit(1)

@@ -39,19 +39,19 @@ def compare(
             prepare_folder(out)
         task = load_task(data)
         less = {"epsilons": (), "steps": None} if quick else {}
-        made = make(
+        comparison = make(
             task,
             settings,
             progress=lambda e: typer.echo(f"epsilon = {e:g} ...", err=True),
             **less,
         )
         if out is not None:
-            save_comparison(made, out)
-    found = made.as_dict()
+            save_comparison(comparison, out)
+    found = comparison.as_dict()
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
     else:
-        Console(width=max(130, Console().width)).print(comparison_table(made))
+        Console(width=max(130, Console().width)).print(comparison_table(comparison))
     ends = {p["epsilon"]: p["result"] for p in found["over_epsilon"]}
     for one, outcome in (ends or {settings.epsilon: found["trajectory"]["result"]}).items():
         if outcome != "successful":

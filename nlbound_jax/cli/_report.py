@@ -37,16 +37,16 @@ def report(
         task = load_task(data)
         meter = diffrax.TqdmProgressMeter()
         reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
-    made = reports[0]
+    first = reports[0]
     if out is not None:
-        save(made, out)
-    found = made.as_dict()
+        save(first, out)
+    found = first.as_dict()
     if as_json:
         extra = {"seeds": spread(reports)} if seeds > 1 else {}
         typer.echo(json.dumps({**found, **extra}, allow_nan=False))
     else:
         console = Console(width=max(120, Console().width))
-        console.print(table(made))
+        console.print(table(first))
         if seeds > 1:
             console.print(spread_table(reports))
     for one in reports:

@@ -78,10 +78,10 @@ def sweep(
         if config is None or out is None:
             raise ValueError(f"`{'out' if config else 'config'}` must be given.")
         part = None if shard is None else parse_shard(shard)
-        made = SweepConfig.load(config)
+        loaded = SweepConfig.load(config)
         first = jax.process_index() == 0
         with _meter(first) as progress:
-            make(made, out, shard=part, progress=progress)
+            make(loaded, out, shard=part, progress=progress)
         if several:
             jax.distributed.shutdown()  # returns when every process is done
         if first:
@@ -129,19 +129,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def _show(found: "SweepStatus", as_json: bool) -> None:
+def _show(status: "SweepStatus", as_json: bool) -> None:
     if as_json:
-        row: dict[str, Any] = found._asdict() | {"path": str(found.path)}
+        row: dict[str, Any] = status._asdict() | {"path": str(status.path)}
         typer.echo(json.dumps(row, allow_nan=False))
         return
-    axes = ", ".join(f"{name} {len(v)}" for name, v in found.config["axes"].items())
-    unit = "cells" if found.config["compute"]["mode"] == "theory" else "flows"
-    typer.echo(f"{found.path}: {axes}")
+    axes = ", ".join(f"{name} {len(v)}" for name, v in status.config["axes"].items())
+    unit = "cells" if status.config["compute"]["mode"] == "theory" else "flows"
+    typer.echo(f"{status.path}: {axes}")
     typer.echo(
-        f"{found.flows_done} of {found.flows} {unit} done, {found.pieces_done} of {found.pieces} "
+        f"{status.flows_done} of {status.flows} {unit} done, {status.pieces_done} of {status.pieces} "
         f"pieces, {duration(found.seconds)} of work"
     )
-    for name, count in found.failed.items():
+    for name, count in status.failed.items():
         typer.echo(f"  {count} {name}")
-    for name, count in found.processes.items():
+    for name, count in status.processes.items():
         typer.echo(f"  {count} pieces by {name}")

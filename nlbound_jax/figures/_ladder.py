@@ -51,10 +51,10 @@ def ladder(
     for run in runs:
         if progress is not None:
             progress(run.epsilon)
-        made = report(task, run)
-        names = made.names()
-        columns.append([made.best(name) for name in names])
-        ends.append(np.nan if made.test_risk is None else float(made.test_risk[-1]))
+        answer = report(task, run)
+        names = answer.names()
+        columns.append([answer.best(name) for name in names])
+        ends.append(np.nan if answer.test_risk is None else float(answer.test_risk[-1]))
 
     def table(key: str):
         values = [[np.nan if r[key] is None else r[key] for r in column] for column in columns]

@@ -40,28 +40,28 @@ class AbstractSplitBound(AbstractBound):
         """Nothing of the training."""
         return (PLUG_IN,)
 
-    def _terms(self, at: Snapshot, found: SplitBound) -> Terms:
+    def _terms(self, at: Snapshot, bound: SplitBound) -> Terms:
         """Its capacity is the price of the linear part; what the nonlinear part costs is counted
         with the noise and the distance, as the paper counts its deviation."""
         parts = {
-            "nonlinear": found.nonlinear,
-            "smoothing": found.smoothing,
-            "deviation": found.deviation,
-            "noise": found.noise,
-            "linear": found.linear,
-            "paths": found.paths[None],
-            "log_cells": found.log_cells,
+            "nonlinear": bound.nonlinear,
+            "smoothing": bound.smoothing,
+            "deviation": bound.deviation,
+            "noise": bound.noise,
+            "linear": bound.linear,
+            "paths": bound.paths[None],
+            "log_cells": bound.log_cells,
         }
         if self.metric and at.net.depth == 2:
             thetas, exponents = (jnp.asarray(part) for part in GRID.metrics())
-            parts["theta"] = thetas[found.family]
-            parts["exponent"] = jnp.asarray(GRID.exponents)[exponents[found.family]]
+            parts["theta"] = thetas[bound.family]
+            parts["exponent"] = jnp.asarray(GRID.exponents)[exponents[bound.family]]
         return at.terms(
-            gamma=found.gamma,
-            train_term=found.train_risk,
-            complexity=found.capacity,
-            rest=found.nonlinear + found.smoothing + found.deviation,
-            result=found.result,
+            gamma=bound.gamma,
+            train_term=bound.train_risk,
+            complexity=bound.capacity,
+            rest=bound.nonlinear + bound.smoothing + bound.deviation,
+            result=bound.result,
             parts=parts,
         )
 
@@ -138,8 +138,8 @@ class SplitWhollyAPriori(SplitAPriori):
         )
         reach = jnp.where(finite, bounds.output_distance(norms, frobenius, far), jnp.inf)
         sizes = self.sizes(at)
-        found = _search(at, margins, at.data.norms, sizes, delta, deviation=reach)
-        return self._terms(at, found)
+        bound = _search(at, margins, at.data.norms, sizes, delta, deviation=reach)
+        return self._terms(at, bound)
 
 
 class SplitAPosteriori(AbstractSplitBound):

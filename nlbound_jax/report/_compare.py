@@ -83,13 +83,13 @@ class _Point(NamedTuple):
 
     def at(self, epsilon: float) -> dict[str, Any]:
         """What the sweep keeps of it."""
-        made = self.report
+        report = self.report
         return {
             "epsilon": epsilon,
             "rows": self.rows,
-            "train_risk": float(made.train_risk[-1]),
-            "test_risk": None if made.test_risk is None else float(made.test_risk[-1]),
-            "result": outcome(made.trajectory.result),
+            "train_risk": float(report.train_risk[-1]),
+            "test_risk": None if report.test_risk is None else float(report.test_risk[-1]),
+            "result": outcome(report.trajectory.result),
         }
 
 
@@ -129,13 +129,13 @@ def _point(
 ) -> _Point:
     """Train a network, and evaluate every bound on it."""
     run = train(task, settings, progress_meter=progress_meter)
-    made = report_of(run, settings, chosen_bounds(None, task, settings))
-    ours = _rows_and_curves(made.labelled(), ours=True)
+    report = report_of(run, settings, chosen_bounds(None, task, settings))
+    ours = _rows_and_curves(report.labelled(), ours=True)
     terms = _classical(run, settings, classical, times)
     assumes = {bound.name: bound.assumes(task) for bound in classical}
-    others = Rows(classical, terms, assumes, made.labelled().test_risk)
+    others = Rows(classical, terms, assumes, report.labelled().test_risk)
     theirs = _rows_and_curves(others, ours=False)
-    return _Point(ours[0] + theirs[0], ours[1] + theirs[1], made)
+    return _Point(ours[0] + theirs[0], ours[1] + theirs[1], report)
 
 
 def compare(

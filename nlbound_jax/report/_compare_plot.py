@@ -22,23 +22,23 @@ def _style(bound: AbstractBound) -> dict:
     return {"color": bound.colour, "ls": "--", "lw": 1.0, **marked}
 
 
-def _floor(made: Comparison) -> float:
+def _floor(comparison: Comparison) -> float:
     """A little below the lowest point that is drawn."""
-    points = [v for curve in made.over_time for v in curve["uncapped"]]
-    points += [row["uncapped"] for point in made.over_epsilon for row in point["rows"]]
-    points += [p["test_risk"] for p in made.over_epsilon if p["test_risk"] is not None]
-    if made.report.test_risk is not None:
-        points += made.report.test_risk.tolist()
+    points = [v for curve in comparison.over_time for v in curve["uncapped"]]
+    points += [row["uncapped"] for point in comparison.over_epsilon for row in point["rows"]]
+    points += [p["test_risk"] for p in comparison.over_epsilon if p["test_risk"] is not None]
+    if comparison.report.test_risk is not None:
+        points += comparison.report.test_risk.tolist()
     lowest = min((p for p in points if p > 0), default=0.1)
     return max(1e-4, 0.8 * min(lowest, 0.4))
 
 
-def plot_comparison(made: Comparison) -> Figure:
+def plot_comparison(comparison: Comparison) -> Figure:
     """All bounds over training time and, if there was a sweep, over epsilon.
 
     **Arguments:**
 
-    - `made`: a [`Comparison`][].
+    - `comparison`: a [`Comparison`][].
 
     **Returns:**
 
@@ -46,54 +46,54 @@ def plot_comparison(made: Comparison) -> Figure:
     the top are vacuous by far. Over epsilon every bound is drawn at its best time, except for
     those that are evaluated at the end only.
     """
-    panels = 2 if made.over_epsilon else 1
+    panels = 2 if comparison.over_epsilon else 1
     figure = Figure(figsize=(1 + 5.5 * panels, 6.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))
-    styles = {bound.name: _style(bound) for bound in made.bounds}
+    styles = {bound.name: _style(bound) for bound in comparison.bounds}
     left = axes[0]
-    for curve in made.over_time:
+    for curve in comparison.over_time:
         name = curve["bound"]
         left.semilogy(curve["t"], curve["uncapped"], label=name, **styles[name])
-    if made.report.test_risk is not None:
-        ts = np.asarray(made.report.trajectory.ts)
-        left.semilogy(ts, made.report.test_risk, **TRUTH)
+    if comparison.report.test_risk is not None:
+        ts = np.asarray(comparison.report.trajectory.ts)
+        left.semilogy(ts, comparison.report.test_risk, **TRUTH)
     left.set_xlabel("t (gradient-flow time)")
     left.set_ylabel("bound on the risk (fraction misclassified)")
-    left.set_title(f"over training time, epsilon = {made.report.settings.epsilon:g}")
-    if made.over_epsilon:
-        _over_epsilon(axes[1], made, styles)
+    left.set_title(f"over training time, epsilon = {comparison.report.settings.epsilon:g}")
+    if comparison.over_epsilon:
+        _over_epsilon(axes[1], comparison, styles)
     for axis in axes:
         axis.axhline(0.5, ls="-.", color=COLOURS["guess"], label="random guess")
         axis.axhline(1.0, ls="-", lw=0.6, color=COLOURS["guess"])
-        axis.set_ylim(_floor(made), TOP)
+        axis.set_ylim(_floor(comparison), TOP)
         axis.grid(which="both", alpha=0.15)
         axis.yaxis.set_major_locator(FixedLocator(TICKS))
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = left.get_legend_handles_labels()
-    random = {bound.name for bound in made.bounds if not bound.deterministic}
+    random = {bound.name for bound in comparison.bounds if not bound.deterministic}
     labels = [f"{name} (another, random network)" if name in random else name for name in labels]
     figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=4)
-    settings = made.report.settings
+    settings = comparison.report.settings
     figure.suptitle(
-        f"{made.report.task['name']}, L = {settings.depth}, width {settings.width}, "
+        f"{comparison.report.task['name']}, L = {settings.depth}, width {settings.width}, "
         f"beta = {settings.beta:g}, {settings.init} init\n"
         "solid: this library and the paper (thick: a priori); dashed: classical"
     )
     return figure
 
 
-def _over_epsilon(axis, made: Comparison, styles: dict[str, dict]) -> None:
+def _over_epsilon(axis, comparison: Comparison, styles: dict[str, dict]) -> None:
     """The best value of every bound against epsilon."""
-    points = [p for p in made.over_epsilon if p["epsilon"] > 0]
+    points = [p for p in comparison.over_epsilon if p["epsilon"] > 0]
     epsilons = [p["epsilon"] for p in points]
     for name, style in styles.items():
         found = [{r["bound"]: r for r in p["rows"]}[name]["best_uncapped"] for p in points]
         axis.loglog(epsilons, found, label=name, **style)
-    if made.report.test_risk is not None:
+    if comparison.report.test_risk is not None:
         risks = [p["test_risk"] for p in points]
         axis.loglog(epsilons, risks, **TRUTH)
     axis.set_xlabel("epsilon = 1 - negative slope (linear: 0, ReLU: 1)")
-    once = ", ".join(bound.name for bound in made.bounds if not bound.over_time)
+    once = ", ".join(bound.name for bound in comparison.bounds if not bound.over_time)
     note = f" ({once}: the end)" if once else ""
     axis.set_title(f"over epsilon, each at its best time{note}")

@@ -14,28 +14,28 @@ from ._compare_plot import plot_comparison
 from ._table import number
 
 
-def _letters(made: Comparison) -> dict[str, str]:
+def _letters(comparison: Comparison) -> dict[str, str]:
     """A letter for every assumption, in the order of the rows."""
-    assumptions = dict.fromkeys(a for row in made.rows for a in row["assumes"])
+    assumptions = dict.fromkeys(a for row in comparison.rows for a in row["assumes"])
     return dict(zip(assumptions, ascii_uppercase, strict=False))
 
 
-def comparison_table(made: Comparison) -> Group:
+def comparison_table(comparison: Comparison) -> Group:
     """The table that `nlbound compare` prints.
 
     **Arguments:**
 
-    - `made`: a [`Comparison`][].
+    - `comparison`: a [`Comparison`][].
 
     **Returns:**
 
     A Rich renderable: one row for each bound at the end of training, and what the letters mean.
     """
-    task, settings = made.report.task, made.report.settings
+    task, settings = comparison.report.task, comparison.report.settings
     title = (
         f"{task['name']}: m = {task['num_samples']}, d = {task['rank']}; L = {settings.depth}, "
         f"width {settings.width}, epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, "
-        f"{settings.init} init, t = {made.rows[0]['t']:.4g}"
+        f"{settings.init} init, t = {comparison.rows[0]['t']:.4g}"
     )
     grid = Table(title=title, title_justify="left")
     for name in ("bound", "known", "holds for", "assumes"):
@@ -44,8 +44,8 @@ def comparison_table(made: Comparison) -> Group:
         grid.add_column(name, justify="right")
     grid.add_column("bound\non test", justify="right", style="bold")
     grid.add_column("best\nover t", justify="right")
-    letters, before = _letters(made), made.rows[0]
-    for bound, row in zip(made.bounds, made.rows, strict=True):
+    letters, before = _letters(comparison), comparison.rows[0]
+    for bound, row in zip(comparison.bounds, comparison.rows, strict=True):
         if before["ours"] != row["ours"]:
             grid.add_section()
         before = row
@@ -60,12 +60,12 @@ def comparison_table(made: Comparison) -> Group:
             ),
             number(row["best_uncapped"]) if bound.over_time else "-",
         )
-    return Group(grid, *(Text(line) for line in comparison_notes(made)))
+    return Group(grid, *(Text(line) for line in comparison_notes(comparison)))
 
 
-def comparison_notes(made: Comparison) -> list[str]:
+def comparison_notes(comparison: Comparison) -> list[str]:
     """What the reader of the table must know."""
-    train, risk = made.report.train_risk, made.report.test_risk
+    train, risk = comparison.report.train_risk, comparison.report.test_risk
     known = "no test data" if risk is None else f"true test error {float(risk[-1]):.4f}"
     lines = [
         f"Train error {float(train[-1]):.4f}, {known}, random guess 0.5.",
@@ -75,23 +75,23 @@ def comparison_notes(made: Comparison) -> list[str]:
         "split bound pays for the nonlinear part; for the classical ones the confidence term.",
         "A priori: all but the train term is known before training.",
     ]
-    for bound in (bound for bound in made.bounds if not bound.deterministic):
+    for bound in (bound for bound in comparison.bounds if not bound.deterministic):
         lines.append(
             f"{bound.name} bounds a random network whose mean and deviations are trained "
             "further, on the bound itself; its train term is that network's error, and it may lie "
             "below the true test error of the network that all other rows are about."
         )
-    lines += [f"{letter}: {what}." for what, letter in _letters(made).items()]
+    lines += [f"{letter}: {what}." for what, letter in _letters(comparison).items()]
     lines.append("All assume iid samples.")
     return lines
 
 
-def save_comparison(made: Comparison, out: str | Path) -> None:
+def save_comparison(comparison: Comparison, out: str | Path) -> None:
     """Write `compare.json` and `compare.png` to a folder.
 
     **Arguments:**
 
-    - `made`: a [`Comparison`][].
+    - `comparison`: a [`Comparison`][].
     - `out`: where to; made if need be.
 
     **Returns:**
@@ -102,7 +102,7 @@ def save_comparison(made: Comparison, out: str | Path) -> None:
 
     `ValueError` if the folder cannot be written.
     """
-    made = _validate.instance("made", made, Comparison)
+    comparison = _validate.instance("comparison", comparison, Comparison)
     path = prepare_folder(out)
-    write_json(path / "compare.json", made.as_dict())
-    write_png(path / "compare.png", plot_comparison(made))
+    write_json(path / "compare.json", comparison.as_dict())
+    write_png(path / "compare.png", plot_comparison(comparison))

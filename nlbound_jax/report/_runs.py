@@ -68,13 +68,13 @@ class SavedRun(eqx.Module):
             return self.network.predict(whitened)
 
 
-def save_run(made: Report, task: Task, path: str | Path) -> None:
+def save_run(report: Report, task: Task, path: str | Path) -> None:
     """Write a trained run to one `.npz` file (arrays and a JSON header, nothing pickled), from
     which [`load_run`][] has it back to the bit.
 
     **Arguments:**
 
-    - `made`: a [`Report`][]; its bounds are not kept, [`save`][] writes those.
+    - `report`: a [`Report`][]; its bounds are not kept, [`save`][] writes those.
     - `task`: the task that it is a report on; its transform, not its data, is kept.
     - `path`: the file; folders are made if need be.
 
@@ -86,16 +86,16 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
 
     `ValueError` if `task` is another one or the file cannot be written.
     """
-    made = _validate.instance("made", made, Report)
+    report = _validate.instance("report", report, Report)
     task = _validate.instance("task", task, Task)
     path = _validate.path("path", path)
-    if summary(task) != made.task:
+    if summary(task) != report.task:
         raise ValueError(
-            f"`task` must be the one that the report is on, {made.task['name']!r} with rank "
-            f"{made.task['rank']} and alignment {made.task['alignment']:g}, got {task.name!r} with "
-            f"rank {task.rank} and alignment {task.alignment:g}."
+            f"`task` must be the one that the report is on, {report.task['name']!r} with rank "
+            f"{report.task['rank']} and alignment {report.task['alignment']:g}, got "
+            f"{task.name!r} with rank {task.rank} and alignment {task.alignment:g}."
         )
-    run, transform = made.trajectory, task.transform
+    run, transform = report.trajectory, task.transform
     arrays: dict[str, Any] = {f"W{i}": w for i, w in enumerate(run.weights, start=1)}
     arrays |= {"ts": run.ts, "epsilon": run.epsilon, "reached": run.reached}
     arrays |= {f"stats.{k}": v for k, v in run.stats.items() if not isinstance(v, int)}
@@ -112,8 +112,8 @@ def save_run(made: Report, task: Task, path: str | Path) -> None:
             "side": transform.side,
             "image": transform.image,
         },
-        "task": made.task,
-        "settings": made.settings.as_dict(),
+        "task": report.task,
+        "settings": report.settings.as_dict(),
     }
     text = json.dumps(header, allow_nan=False).encode()
     arrays["header"] = np.frombuffer(text, np.uint8)

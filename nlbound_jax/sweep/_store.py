@@ -67,9 +67,9 @@ class Store:
                 f"`out` must be a path that can be written, got {str(self.path)!r}: {reason}."
             ) from None
         try:
-            made = temporary / "store"
-            coordinates.to_zarr(made, mode="w", zarr_format=2, consolidated=False)
-            group = zarr.open_group(made, mode="r+", zarr_format=2)
+            staged = temporary / "store"
+            coordinates.to_zarr(staged, mode="w", zarr_format=2, consolidated=False)
+            group = zarr.open_group(staged, mode="r+", zarr_format=2)
             named = " ".join(str(n) for n in coordinates.coords if n not in coordinates.sizes)
             for variable in self.variables.values():
                 extra = {"coordinates": named} if named else {}
@@ -86,10 +86,10 @@ class Store:
                         **extra,
                     },
                 )
-            zarr.consolidate_metadata(made, zarr_format=2)
-            (made / MARKS).mkdir()
+            zarr.consolidate_metadata(staged, zarr_format=2)
+            (staged / MARKS).mkdir()
             try:
-                os.rename(made, self.path)
+                os.rename(staged, self.path)
             except OSError:
                 if not self.path.exists():
                     raise
