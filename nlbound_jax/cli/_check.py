@@ -60,9 +60,8 @@ def _table(inequalities):
 
 def _lines(inequalities) -> list[str]:
     """What is to be said of kinks."""
-    lines = [
-        f"{int(found.crossings[-1])} pairs of a sample and a hidden unit crossed a kink by the end."
-    ]
+    crossed = int(inequalities.crossings[-1])
+    lines = [f"{crossed} pairs of a sample and a hidden unit crossed a kink by the end."]
     if inequalities.gap is not None:
         gap, error = float(inequalities.gap[-1].max()), float(inequalities.gap_error[-1].max())
         lines.append(

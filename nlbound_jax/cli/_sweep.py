@@ -138,8 +138,8 @@ def _show(status: "SweepStatus", as_json: bool) -> None:
     unit = "cells" if status.config["compute"]["mode"] == "theory" else "flows"
     typer.echo(f"{status.path}: {axes}")
     typer.echo(
-        f"{status.flows_done} of {status.flows} {unit} done, {status.pieces_done} of {status.pieces} "
-        f"pieces, {duration(found.seconds)} of work"
+        f"{status.flows_done} of {status.flows} {unit} done, {status.pieces_done} of "
+        f"{status.pieces} pieces, {duration(status.seconds)} of work"
     )
     for name, count in status.failed.items():
         typer.echo(f"  {count} {name}")

@@ -67,10 +67,11 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     """What the reader of the table must know."""
     train, risk = comparison.report.train_risk, comparison.report.test_risk
     known = "no test data" if risk is None else f"true test error {float(risk[-1]):.4f}"
+    confidence = 1 - comparison.report.settings.delta
     lines = [
         f"Train error {float(train[-1]):.4f}, {known}, random guess 0.5.",
         "bound = train term + complexity + rest, at its own best gamma at the end of training; at "
-        f"1 and above it says nothing. With probability {1 - made.report.settings.delta:g}, each "
+        f"1 and above it says nothing. With probability {confidence:g}, each "
         "bound by itself. For our bounds (above the line) rest is the deviation, with what the "
         "split bound pays for the nonlinear part; for the classical ones the confidence term.",
         "A priori: all but the train term is known before training.",
