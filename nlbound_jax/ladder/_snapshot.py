@@ -1,5 +1,6 @@
 """What is known of a network at one point of training."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -187,7 +188,8 @@ class Snapshot(eqx.Module):
         """One minus the negative slope, in float64."""
         return self.net.epsilon.astype(float)
 
-    @property
+    # Kept, as every bound asks for them: XLA would not find out that they are the same.
+    @functools.cached_property
     def margins(self) -> Float[Array, " m"]:
         """$y_i f(x_i)$."""
         return self.margins_of(self.net)
@@ -216,10 +218,7 @@ class Snapshot(eqx.Module):
 
         The shares, `(k,)`; NaN where a margin is.
         """
-        # Margins are compared in the dtype of the network; counts are exact in float64.
-        ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
-        risk = jnp.mean(ratio < 1, axis=-1, dtype=float)
-        return jnp.where(jnp.isnan(gammas), jnp.nan, risk)
+        return self._risks(gammas)[0]
 
     def ramp_risk(self, gammas: Float[Array, " k"]) -> Float[Array, " k"]:
         """The mean of $\\min(1, \\max(0, 1 - y f(x) / \\gamma))$ over the training set.
@@ -232,8 +231,21 @@ class Snapshot(eqx.Module):
 
         The means, `(k,)`; NaN where a margin is.
         """
+        return self._risks(gammas)[1]
+
+    def _risks(self, gammas) -> tuple[Any, Any]:
+        return self._risks_of_run if gammas is self.gammas else self._risks_at(gammas)
+
+    @functools.cached_property
+    def _risks_of_run(self) -> tuple[Any, Any]:
+        return self._risks_at(self.gammas)
+
+    def _risks_at(self, gammas) -> tuple[Any, Any]:
+        # Margins are compared in the dtype of the network; counts are exact in float64.
         ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
-        return jnp.mean(jnp.clip(1 - ratio, 0, 1), axis=-1, dtype=float)
+        risk = jnp.mean(ratio < 1, axis=-1, dtype=float)
+        ramp = jnp.mean(jnp.clip(1 - ratio, 0, 1), axis=-1, dtype=float)
+        return jnp.where(jnp.isnan(gammas), jnp.nan, risk), ramp
 
     def terms(
         self, *, gamma, train_term, complexity, rest, result, parts: dict[str, Array]
@@ -251,7 +263,8 @@ class Snapshot(eqx.Module):
 
         A [`Terms`][], every array `(k,)`.
         """
-        gamma = jnp.atleast_1d(jnp.asarray(jnp.nan if gamma is None else gamma, float))
+        if gamma is not self.gammas or gamma is None:
+            gamma = jnp.atleast_1d(jnp.asarray(jnp.nan if gamma is None else gamma, float))
 
         def wide(value):
             value = jnp.asarray(value)
