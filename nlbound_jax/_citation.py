@@ -53,8 +53,9 @@ _MODULES = {
     "nlbound_jax.figures._figure8": (*_FLOW, *_MNIST, "bogacki1989pair"),
     "nlbound_jax.sweep": _FLOW,
 }
-# Where a bound of the ladder is at work: what the bounds of these names cite is cited as well.
-_OURS = ("theorem-5.2", "trajectory", "split")
+# Where bounds of the ladder are at work, by the start of their names: what they cite is cited as
+# well.
+_DEFAULT, _ALL = ("those of a report",), ("all",)
 _WITH_BOUNDS = {
     "nlbound_jax.bounds._theorem52": ("theorem-5.2",),
     "nlbound_jax.bounds._grid": ("theorem-5.2",),
@@ -62,13 +63,13 @@ _WITH_BOUNDS = {
     "nlbound_jax.bounds._split": ("split",),
     "nlbound_jax.bounds._noise_ball": ("split",),
     "nlbound_jax.bounds._held_out": ("split",),
-    "nlbound_jax.report._report": _OURS,
-    "nlbound_jax.report._seeds": _OURS,
-    "nlbound_jax.report._compare": ("",),
+    "nlbound_jax.report._report": _DEFAULT,
+    "nlbound_jax.report._seeds": _DEFAULT,
+    "nlbound_jax.report._compare": _ALL,
     "nlbound_jax.report._certify": ("split",),
-    "nlbound_jax.figures": _OURS,
-    "nlbound_jax.sweep": _OURS,
-    "nlbound_jax.ladder": ("",),
+    "nlbound_jax.figures": _DEFAULT,
+    "nlbound_jax.sweep": _DEFAULT,
+    "nlbound_jax.ladder": _ALL,
 }
 
 
@@ -76,7 +77,6 @@ def _of_bounds(start: str) -> list[str] | None:
     """The keys of every bound of the ladder whose name is `start` or begins with it and a dash;
     `None` if there is none."""
     found = [b for b in _ladder.all_bounds() if re.match(rf"{re.escape(start)}(-|$)", b.name)]
-    found = found if start else _ladder.all_bounds()
     return [key for bound in found for key in bound.cites] if found else None
 
 
@@ -116,9 +116,14 @@ def _of_name(name: str) -> Iterable[str] | None:
 
 def _of_module(module: str) -> list[str]:
     """The keys for what is defined in a module."""
-    bounds = max((m for m in _WITH_BOUNDS if module.startswith(m)), key=len, default=None)
-    names = () if bounds is None else _WITH_BOUNDS[bounds]
-    return [*_MODULES[_rule(module)], *(key for name in names for key in _of_bounds(name) or ())]
+    place = max((m for m in _WITH_BOUNDS if module.startswith(m)), key=len, default=None)
+    names = () if place is None else _WITH_BOUNDS[place]
+    if names in (_DEFAULT, _ALL):
+        bounds = _ladder.default_bounds() if names == _DEFAULT else _ladder.all_bounds()
+        used = [key for bound in bounds for key in bound.cites]
+    else:
+        used = [key for name in names for key in _of_bounds(name) or ()]
+    return [*_MODULES[_rule(module)], *used]
 
 
 def _of_definition(kind: Any) -> list[str]:
@@ -128,12 +133,12 @@ def _of_definition(kind: Any) -> list[str]:
         inner = [name for name in tables if name.startswith(f"{kind.__name__}.")]
         found = [key for name in (kind.__name__, *inner) for key in _of_module(name)]
         everything = "nlbound_jax.bounds.classical".startswith(kind.__name__)
-        return found + (_of_bounds("") or [] if everything else [])
+        return found + (_of_module("nlbound_jax.ladder") if everything else [])
     found = [*_of_module(kind.__module__), *_cited_in(kind.__doc__ or "")]
     if ".classical." in kind.__module__:
-        all_of_them = kind.__name__ == "all_bounds"
-        name = "" if all_of_them else kind.__name__.replace("_", "-")
-        found += _of_bounds(name) or []
+        if kind.__name__ == "all_bounds":
+            found += _of_module("nlbound_jax.ladder")
+        found += _of_bounds(kind.__name__.replace("_", "-")) or []
     return found
 
 

@@ -98,12 +98,15 @@ def _penalties(
     sizes: SplitSizes, gammas, epsilon, num_samples, delta, dim: int, depth: int, grid: SplitGrid
 ):
     """Every term but the train risk, `(gammas noises)`, in the best family; and the cells."""
+    # Norms over gamma, rounded up to the grid: what is rounded up is still a bound, and the union
+    # is over the grid.
     noise = jnp.asarray(grid.values("noise"))
     linear = grid.round_up("linear", sizes.linear_norm / gammas)
     divergence = dim * jnp.log1p(linear[:, None] / noise[None, :])
     log_cells = grid.log_cells(depth, sizes.roots.shape[0])
     capacity = jnp.sqrt((divergence + log_cells - jnp.log(delta)) / (2 * num_samples))
     smoothing = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
+    # In the metric along the linear part the paths depend on the noise too.
     if isinstance(sizes.paths, LinearMetric):
         radii = (gammas[:, None] * noise[None, :]).reshape(-1)
         paths = sizes.paths.paths(radii, grid).reshape(len(gammas), len(noise), -1, 1)
@@ -165,6 +168,8 @@ def split_search(
 
     A [`SplitBound`][].
     """
+    # All but the train risk does not look at the samples: for each margin the noise that costs
+    # least is found without a pass over them.
     shape = (dim, depth, grid)
     cells, penalty = _penalties(sizes, gammas, epsilon, num_samples, delta, *shape)
     best = jnp.argmin(penalty, axis=1)
@@ -181,12 +186,15 @@ def split_search(
         gamma, noise = (a.astype(margins.dtype) for a in args)
         return jnp.mean(smooth(margins, noise * gamma * input_norms, gamma, dim), dtype=float)
 
+    # The smoothed risk costs an integral a sample, the plain one a subtraction, and they order the
+    # margins nearly alike. Margins one after the other: all at once would be (gammas m) floats.
     total = jax.lax.map(plain, gammas) + penalty
     # Where all is vacuous the order of the finite ones still counts.
     finalists = jnp.argsort(total)[: min(FINALISTS, len(gammas))]
     risks = jax.lax.map(smoothed, (gammas[finalists], cells["noise"][finalists]))
     total = risks + penalty[finalists]
     place = jnp.argmin(total)
+    # The cells were found over gamma, where the bound has no unit; users have the network's.
     cells = {name: value[finalists][place] for name, value in cells.items()}
     gamma = gammas[finalists][place]
     units = {name: cells.pop(name) * gamma for name in ("noise", "linear", "paths")}

@@ -47,8 +47,8 @@ class Report(eqx.Module):
     scale: np.ndarray
     train_risk: np.ndarray
     test_risk: np.ndarray | None
-    assumes: dict[str, tuple[str, ...]] = eqx.field(static=True)
-    task: dict[str, Any] = eqx.field(static=True)
+    assumes: dict[str, tuple[str, ...]]
+    task: dict[str, Any]
     settings: Settings = eqx.field(static=True)
 
     @property
