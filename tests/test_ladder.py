@@ -5,6 +5,7 @@ networks, `data/stored_runs.json` what reports and the classical bounds said of 
 was a room `ladder`: a run that is stored is the same on every machine.
 """
 
+import ast
 import json
 from pathlib import Path
 
@@ -234,3 +235,17 @@ def test_the_reference_weights_are_bounded_at_the_distance_of_the_envelope():
     far = np.asarray(run.reference.envelope)
     q = bounds.output_distance(*(jnp.asarray(a) for a in (norms, frobenius[:, 0], far)))
     assert_close(found.parts["deviation"][:, 0] * found.gamma[:, 0], q, rtol=1e-9)
+
+
+def test_no_name_of_a_bound_stands_in_the_upper_rooms():
+    """They ask the objects: a string to compare with would miss a new bound."""
+    names = {bound.name for bound in ladder.all_bounds()} - {"trajectory"}  # a word, and a key
+    package = Path(ladder.__file__).parents[1]
+    offenders = [
+        f"{path.relative_to(package)}:{node.lineno} {node.value}"
+        for room in ("report", "figures", "sweep", "cli")
+        for path in sorted((package / room).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert offenders == []
