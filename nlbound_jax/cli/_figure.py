@@ -65,7 +65,10 @@ def figure(
     variable: Annotated[
         str | None, typer.Option(help="What to draw (heatmap); value or penalty by default.")
     ] = None,
-    bound: Annotated[str, typer.Option(help="Which bound (heatmap).")] = "split-a-priori",
+    bound: Annotated[
+        str | None,
+        typer.Option(help="Which bound (heatmap); by default the split bound a priori."),
+    ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(help="axis=value, where to look along another axis (heatmap)."),

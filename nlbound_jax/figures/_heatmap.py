@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import _validate
+from ..ladder import SplitAPriori
 
 REDUCE = ("mean", "min", "max")
 _WORDS = {
@@ -28,7 +29,7 @@ def heatmap(
     y: str,
     *,
     variable: str | None = None,
-    bound: str = "split-a-priori",
+    bound: str | None = None,
     at: Mapping[str, Any] | None = None,
     reduce: Literal["mean", "min", "max"] = "mean",
 ) -> Figure:
@@ -43,7 +44,8 @@ def heatmap(
     **Other arguments:**
 
     - `variable`: what to draw; by default `value`, or `penalty` where there is none.
-    - `bound`: which bound, where the variable has one for each.
+    - `bound`: which bound, where the variable has one for each; by default the split bound a
+        priori.
     - `at`: for other axes, at which value to look.
     - `reduce`: what to take over the axes that are left: `"mean"`, `"min"` or `"max"`. The least
         bound over axes is a bound only if the union over them was paid for.
@@ -66,6 +68,7 @@ def heatmap(
     _validate.member("y", y, [name for name in axes if name != x])
     if "bound" in table.dims:
         names = [str(name) for name in data["bound"].values]
+        bound = SplitAPriori.name if bound is None else bound
         table = table.sel(bound=_validate.member("bound", bound, names))
         said.append(bound)
     for name, value in (at or {}).items():
