@@ -3,6 +3,7 @@
 COLOURS = {
     "test": "black",
     "train": "tab:gray",
+    "train_term": "tab:blue",
     "complexity": "tab:green",
     "rest": "tab:red",
     "guess": "tab:gray",

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ._numbers import check_fields, field, like
+from ._numbers import check_fields, field, like, options
 from ._words import InitKind, Reading
 
 TIME = "gradient-flow time"
@@ -150,6 +150,11 @@ class Settings:
     def cells(self) -> int:
         """The number of (t, gamma) cells of a bound, over which the union is taken."""
         return self.num_times * len(self.ratios)
+
+    @property
+    def bound_numbers(self) -> dict:
+        """The settings that enter the bounds alone, by name."""
+        return {n: getattr(self, n) for n, o in options(Settings).items() if o.kind == "after"}
 
     def as_dict(self) -> dict:
         """The settings as plain JSON values."""

@@ -77,7 +77,7 @@ def evaluated(request):
     case = request.param
     settings = settings_of(case)
     chosen = [bound for bound in ladder.all_bounds() if bound.over_time]
-    chosen = ladder.configured(chosen, **vars(settings))
+    chosen = ladder.configured(chosen, **settings.bound_numbers)
     terms = ladder.evaluate(chosen, run_of(case), settings.delta)
     return chosen, terms, STORED["cases"][case]["rows"]
 
@@ -161,6 +161,37 @@ def test_a_snapshot_counts_what_numpy_counts(case):
     assert_close(risk[0], np.mean(margins < float(gammas[0])))
     assert_close(ramp[0], np.clip(1 - margins / float(gammas[0]), 0, 1).mean(), rtol=1e-9)
     assert np.isnan([risk[1], ramp[1]]).all()
+
+
+class InLoop(ladder.AbstractBound):
+    """Asks for the margins inside a loop first, as a bound of a user's own may."""
+
+    name = "in-loop"
+    needs = ("gammas",)
+    a_priori = False
+    source = "a test"
+    cites = ()
+    colour = "black"
+
+    def assumes(self, data):
+        return ()
+
+    def __call__(self, at, delta):
+        risks = jax.lax.map(lambda gamma: at.margin_risk(gamma[None])[0], at.gammas)
+        return at.terms(
+            gamma=at.gammas,
+            train_term=risks,
+            complexity=0.0,
+            rest=0.0,
+            result=RESULTS.successful,
+            parts={"again": at.margin_risk(at.gammas)},
+        )
+
+
+def test_a_bound_may_loop_over_what_a_snapshot_knows():
+    terms = ladder.evaluate([InLoop()], run_of("two"), 0.01)["in-loop"]
+    for known in (terms.margin_risk, terms.parts["again"]):
+        assert np.array_equal(terms.train_term, known)
 
 
 def test_the_best_cell_is_the_smallest_and_where_all_are_vacuous_the_smallest_sum():

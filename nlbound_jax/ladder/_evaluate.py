@@ -61,8 +61,9 @@ _evaluate = eqx.filter_jit(evaluate_along)
 
 
 @eqx.filter_jit
-def _evaluate_one(bounds, at: Snapshot, delta) -> dict[str, Terms]:
+def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta) -> dict[str, Terms]:
     with _validate.trusted():
+        at = Snapshot(net, samples)
         return {bound.name: bound(at, delta) for bound in bounds}
 
 
@@ -204,7 +205,7 @@ def evaluate_network(
     A [`Terms`][] of NumPy arrays for each name, `(k,)` each.
     """
     held_out = any("held_out" in bound.needs for bound in bounds)
-    at = Snapshot(net, samples_of(task, net.weights[0].dtype, delta, held_out=held_out))
-    found = _evaluate_one(numbers_as_arrays(bounds), at, jnp.asarray(delta, float))
+    samples = samples_of(task, net.weights[0].dtype, delta, held_out=held_out)
+    found = _evaluate_one(numbers_as_arrays(bounds), net, samples, jnp.asarray(delta, float))
     found = jax.tree.map(np.asarray, found)
     return {bound.name: found[bound.name] for bound in bounds}

@@ -62,8 +62,9 @@ class Along(eqx.Module):
         t, weights, reference, gammas = now
         net = LeakyMLP(weights, self.epsilon)
         key = None if self.key is None else jax.random.wrap_key_data(self.key)
-        known = (t, self.start, reference, gammas, self.cells, key)
-        return Snapshot(net, samples, *known)
+        known: dict[str, Any] = {"t": t, "start": self.start, "reference": reference}
+        known |= {"gammas": gammas, "cells": self.cells, "key": key}
+        return Snapshot(net, samples, **known)
 
 
 class Run(eqx.Module):

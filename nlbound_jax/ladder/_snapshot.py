@@ -1,6 +1,5 @@
 """What is known of a network at one point of training."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -152,16 +151,38 @@ class Snapshot(eqx.Module):
     - `gammas`: margins fixed before the sample was seen, `(k,)`.
     - `cells`: how many cells (t, gamma) a bound that needs a union over them pays for.
     - `key`: for bounds that draw at random.
+    - `margins`: $y_i f(x_i)$, `(m,)`.
+    - `risks_at_gammas`: margin and ramp risk at `gammas`, `(k,)` each.
     """
 
     net: LeakyMLP
     data: Samples
-    t: _Scalar | None = None
-    start: Start | None = None
-    reference: Reference | None = None
-    gammas: Float[Array, " k"] | None = None
-    cells: _Scalar | None = None
-    key: PRNGKeyArray | None = None
+    t: _Scalar | None
+    start: Start | None
+    reference: Reference | None
+    gammas: Float[Array, " k"] | None
+    cells: _Scalar | None
+    key: PRNGKeyArray | None
+    margins: Float[Array, " m"]
+    risks_at_gammas: tuple[Float[Array, " k"], Float[Array, " k"]] | None
+
+    def __init__(
+        self,
+        net: LeakyMLP,
+        data: Samples,
+        *,
+        t: _Scalar | None = None,
+        start: Start | None = None,
+        reference: Reference | None = None,
+        gammas: Float[Array, " k"] | None = None,
+        cells: _Scalar | None = None,
+        key: PRNGKeyArray | None = None,
+    ):
+        self.net, self.data, self.t, self.start = net, data, t, start
+        self.reference, self.gammas, self.cells, self.key = reference, gammas, cells, key
+        # Once, as every bound asks for them: XLA does not find out that they are the same.
+        self.margins = self.margins_of(net)
+        self.risks_at_gammas = None if gammas is None else self._risks(gammas)
 
     @property
     def envelope(self) -> Float[Array, " layers"] | None:
@@ -188,12 +209,6 @@ class Snapshot(eqx.Module):
         """One minus the negative slope, in float64."""
         return self.net.epsilon.astype(float)
 
-    # Kept, as every bound asks for them: XLA would not find out that they are the same.
-    @functools.cached_property
-    def margins(self) -> Float[Array, " m"]:
-        """$y_i f(x_i)$."""
-        return self.margins_of(self.net)
-
     def margins_of(self, net: LeakyMLP) -> Float[Array, " m"]:
         """$y_i f(x_i)$ of another network.
 
@@ -218,7 +233,7 @@ class Snapshot(eqx.Module):
 
         The shares, `(k,)`; NaN where a margin is.
         """
-        return self._risks(gammas)[0]
+        return self._known_risks(gammas)[0]
 
     def ramp_risk(self, gammas: Float[Array, " k"]) -> Float[Array, " k"]:
         """The mean of $\\min(1, \\max(0, 1 - y f(x) / \\gamma))$ over the training set.
@@ -231,16 +246,13 @@ class Snapshot(eqx.Module):
 
         The means, `(k,)`; NaN where a margin is.
         """
-        return self._risks(gammas)[1]
+        return self._known_risks(gammas)[1]
+
+    def _known_risks(self, gammas) -> tuple[Any, Any]:
+        known = self.risks_at_gammas
+        return known if known is not None and gammas is self.gammas else self._risks(gammas)
 
     def _risks(self, gammas) -> tuple[Any, Any]:
-        return self._risks_of_run if gammas is self.gammas else self._risks_at(gammas)
-
-    @functools.cached_property
-    def _risks_of_run(self) -> tuple[Any, Any]:
-        return self._risks_at(self.gammas)
-
-    def _risks_at(self, gammas) -> tuple[Any, Any]:
         # Margins are compared in the dtype of the network; counts are exact in float64.
         ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
         risk = jnp.mean(ratio < 1, axis=-1, dtype=float)

@@ -28,12 +28,12 @@ def plot(report: Report) -> Figure:
     left.set_title("bound on the test error, best margin at each t")
     name = min(report.names(), key=lambda name: report.best(name)["value"])
     parts = report.over_time(name)
-    named = (("complexity", "complexity"), ("rest", "rest"), ("train_term", "train"))
+    named = (("complexity", "complexity"), ("rest", "rest"), ("train_term", "train_term"))
     for key, colour in named:
-        label = f"{key.replace('_', ' ')} ({name})"
+        label = key.replace("_", " ")
         values = [min(row[key], 10.0) for row in parts]
         right.plot([row["t"] for row in parts], values, label=label, color=COLOURS[colour])
-    right.set_title("the terms of the best bound")
+    right.set_title(f"the terms of the best bound, {name}")
     for axis in (left, right):
         if report.test_risk is not None:
             axis.plot(ts, report.test_risk, "--", color=COLOURS["test"], label="true test error")

@@ -212,7 +212,7 @@ def chosen_bounds(
     known = ladder.known_of(task, along=True)
     if bounds is not None:
         return ladder.checked_bounds(bounds, known)
-    every = ladder.configured(ladder.default_bounds(), **vars(settings))
+    every = ladder.configured(ladder.default_bounds(), **settings.bound_numbers)
     return ladder.applicable(every, known)
 
 

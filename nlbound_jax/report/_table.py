@@ -68,15 +68,16 @@ def notes(report: Report) -> list[str]:
     settings, measuring = report.settings, {}
     for bound in report.bounds:
         measuring.setdefault(bound.measures, []).append(bound.name)
+    measured = [f"{what} ({', '.join(names)})" for what, names in measuring.items()]
     late = [bound.name for bound in report.bounds if not bound.a_priori]
     lines = [
         f"bound = train term + complexity + rest. With probability {1 - settings.delta:g}, each "
         f"bound by itself; {settings.cells} cells (t, gamma) paid for, or the bound's own cells.",
         "Random guess: 0.5.",
-        *(f"Train term: {what} ({', '.join(names)})." for what, names in measuring.items()),
+        f"Train term: {'; '.join(measured)}.",
     ]
     if late:
-        lines.append(f"A priori are complexity and rest, but for {', '.join(late)}.")
+        lines.append(f"Complexity and rest are known before training, but for {', '.join(late)}.")
     for name, assumes in report.assumes.items():
         lines.append(f"{name} assumes: {', '.join(assumes) or 'nothing more'}.")
     return lines

@@ -113,7 +113,7 @@ class Reports:
             options |= self.config.options(after)
             settings = self.config.report_settings(options)
             bounds = ladder.applicable(self.bounds, ladder.known_of(task, along=True))
-            bounds = ladder.configured(bounds, **vars(settings))
+            bounds = ladder.configured(bounds, **settings.bound_numbers)
             delta = settings.delta
             new = [bound for bound in bounds if (bound, delta) not in known]
             terms = self._evaluate(new, along, task, settings.dtype, delta) if new else []
