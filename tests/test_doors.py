@@ -101,6 +101,8 @@ FLOAT64 = {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
         "initial_residual": 1.0,
     },
+    "checks.claimed_names": {"depth": 2},
+    "report.train": {"task": TASK, "settings": Settings()},
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
 }
 WRONG = [
@@ -186,7 +188,15 @@ EXEMPT = {
         *("dynamics.solve_flow", "dynamics.negative_gradient", "dynamics.envelope_slopes"),
         *("dynamics.envelope_terms", "bounds.output_distance", "bounds.split_gammas"),
     ),
-    "is the check itself": ("networks.check_network",),
+    "is the check itself": ("networks.check_network", "ladder.checked_bounds"),
+    "a part of `report`, which has checked the task and the settings": (
+        *("report.start_network", "report.train_network", "report.end_time", "report.save_times"),
+        *("report.bound_key", "ladder.follow", "ladder.risks", "ladder.errors", "ladder.start_of"),
+        *("ladder.evaluate_run", "ladder.evaluate_along", "ladder.evaluate_network"),
+        *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
+        *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
+        *("ladder.colour_of",),
+    ),
     "takes the objects that another public function returns": (
         *("bounds.best_over", "checks.evaluate", "checks.plot_slack", "checks.deviations"),
         *("checks.envelope", "checks.split_norms", "checks.gradient_alignment", "report.plot"),

@@ -78,7 +78,7 @@ def evaluated(request):
     settings = settings_of(case)
     chosen = [bound for bound in ladder.all_bounds() if bound.over_time]
     chosen = ladder.configured(chosen, **settings.bound_numbers)
-    terms = ladder.evaluate(chosen, run_of(case), settings.delta)
+    terms = ladder.evaluate_run(chosen, run_of(case), settings.delta)
     return chosen, terms, STORED["cases"][case]["rows"]
 
 
@@ -189,7 +189,7 @@ class InLoop(ladder.AbstractBound):
 
 
 def test_a_bound_may_loop_over_what_a_snapshot_knows():
-    terms = ladder.evaluate([InLoop()], run_of("two"), 0.01)["in-loop"]
+    terms = ladder.evaluate_run([InLoop()], run_of("two"), 0.01)["in-loop"]
     for known in (terms.margin_risk, terms.parts["again"]):
         assert np.array_equal(terms.train_term, known)
 
@@ -216,9 +216,9 @@ def test_the_best_cell_is_the_smallest_and_where_all_are_vacuous_the_smallest_su
 def test_what_is_once_is_evaluated_at_the_end():
     run = run_of("two")
     once = [bound for bound in ladder.classical_bounds() if not bound.over_time]
-    terms = ladder.evaluate(ladder.configured(once, steps=5), run, 0.01, dtype=float)
+    terms = ladder.evaluate_run(ladder.configured(once, steps=5), run, 0.01, dtype=float)
     assert terms["pac-bayes-gaussian"].t.tolist() == [float(run.trajectory.ts[-1])]
-    some = ladder.evaluate(ladder.classical_bounds()[:1], run, 0.01, times=[0, 2])
+    some = ladder.evaluate_run(ladder.classical_bounds()[:1], run, 0.01, times=[0, 2])
     assert some["vc"].t.tolist() == np.asarray(run.trajectory.ts)[[0, 2]].tolist()
 
 
@@ -235,7 +235,7 @@ def test_a_new_number_does_not_recompile(monkeypatch):
     monkeypatch.setattr(bound, "__call__", counted)
     run = run_of("two")
     for bits, delta in ((8, 0.3), (9, 0.2)):
-        ladder.evaluate([bound(kappa=1, precision_bits=bits)], run, delta)
+        ladder.evaluate_run([bound(kappa=1, precision_bits=bits)], run, delta)
     assert len(traces) == 1
 
 
@@ -253,7 +253,7 @@ def test_bounds_need_what_they_say():
 def test_the_reference_weights_are_bounded_at_the_distance_of_the_envelope():
     """Q of the wholly a priori bound against the mean distance of the outputs, by NumPy."""
     run, settings = run_of("two"), settings_of("two")
-    terms = ladder.evaluate([ladder.SplitWhollyAPriori()], run, settings.delta)
+    terms = ladder.evaluate_run([ladder.SplitWhollyAPriori()], run, settings.delta)
     found = terms["split-wholly-a-priori"]
     for i in range(settings.num_times):
         ours, theirs = (

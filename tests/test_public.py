@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nlbound_jax import bounds, checks, dynamics, figures, networks, tasks
+from nlbound_jax import bounds, checks, dynamics, figures, ladder, networks, tasks
 
 README = Path(__file__).parent.parent / "README.md"
-SUBPACKAGES = (tasks, networks, dynamics, bounds, checks, figures)
+SUBPACKAGES = (tasks, networks, dynamics, bounds, ladder, checks, figures)
 
 
 def public_objects():

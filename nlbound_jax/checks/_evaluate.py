@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import _validate
 from ._check import Checks
 from ._envelope import deviations, envelope, split_norms
 from ._measure import Measured
@@ -36,7 +37,12 @@ def claimed_names(depth: int) -> list[str]:
     **Returns:**
 
     A list of names.
+
+    **Raises:**
+
+    `ValueError` if `depth` is no integer of at least 2.
     """
+    depth = _validate.integer("depth", depth, 2)
     names = ["norms-repaired", "difference-repaired", "pointwise-repaired"]
     names += ["root-mean-square-repaired", "residual"]
     names += [f"envelope-{level}" for level in range(1, depth + 1)]

@@ -23,9 +23,9 @@ from ..ladder import (
     SplitAPriori,
     colour_of,
     configured,
+    evaluate_run,
     risks,
 )
-from ..ladder import evaluate as evaluate_bounds
 from ..report import Settings, end_time, train
 from ..tasks import Task
 from ._common import Preset
@@ -71,7 +71,7 @@ def _paper_margins(run: Run, settings: Settings) -> Run:
 def _theorem(run: Run, settings: Settings) -> dict[str, Any]:
     """Theorem 5.2 in both readings; `deviation` is `(times ratios readings)`."""
     bounds = configured(THEOREM, **settings.bound_numbers)
-    terms = list(evaluate_bounds(bounds, run, settings.delta).values())
+    terms = list(evaluate_run(bounds, run, settings.delta).values())
     train_risk, test_risk = risks(run)
     return {
         "t": np.asarray(run.trajectory.ts, float),
@@ -89,7 +89,7 @@ def _overlay(run: Run, settings: Settings, *names: str) -> dict[str, np.ndarray]
     """Bounds drawn over the paper's, each at its best margin at every time; the union over the
     cells is paid for."""
     bounds = [b for b in configured(OVERLAY, **settings.bound_numbers) if b.name in names]
-    found = evaluate_bounds(bounds, run, settings.delta)
+    found = evaluate_run(bounds, run, settings.delta)
     return {name: np.minimum(1.0, terms.value).min(axis=1) for name, terms in found.items()}
 
 

@@ -3,9 +3,9 @@
 from ._bound import AbstractBound as AbstractBound
 from ._evaluate import applicable as applicable
 from ._evaluate import checked_bounds as checked_bounds
-from ._evaluate import evaluate as evaluate
 from ._evaluate import evaluate_along as evaluate_along
 from ._evaluate import evaluate_network as evaluate_network
+from ._evaluate import evaluate_run as evaluate_run
 from ._evaluate import known_of as known_of
 from ._evaluate import numbers_as_arrays as numbers_as_arrays
 from ._ladder import CLASSICAL as CLASSICAL

@@ -142,7 +142,7 @@ def checked_bounds(
     return tuple(bounds)
 
 
-def evaluate(
+def evaluate_run(
     bounds: Sequence[AbstractBound],
     run: Run,
     delta: float,

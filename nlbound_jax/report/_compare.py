@@ -117,7 +117,7 @@ def _classical(
     count = len(run.trajectory.ts)
     chosen = np.unique(np.linspace(0, count - 1, min(times, count) + 1).round().astype(int)[1:])
     with jax.enable_x64(True):
-        return ladder.evaluate(bounds, run, settings.delta, times=chosen, dtype=float)
+        return ladder.evaluate_run(bounds, run, settings.delta, times=chosen, dtype=float)
 
 
 def _point(

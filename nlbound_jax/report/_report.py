@@ -219,7 +219,7 @@ def chosen_bounds(
 def report_of(run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, ...]) -> Report:
     """The report on a run."""
     with jax.enable_x64(True):
-        terms = ladder.evaluate(bounds, run, settings.delta)
+        terms = ladder.evaluate_run(bounds, run, settings.delta)
         train_risk, test_risk = ladder.risks(run)
     return Report(
         bounds=bounds,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import ladder
+from .. import _validate, ladder
 from ..dynamics import (
     Trajectory,
     default_controller,
@@ -200,8 +200,11 @@ def train(
 
     **Raises:**
 
-    `ValueError` if there is no learning time; `RuntimeError` if gradient descent diverged.
+    `ValueError` naming the argument, or if there is no learning time; `RuntimeError` if gradient
+    descent diverged.
     """
+    task = _validate.instance("task", task, Task)
+    settings = _validate.instance("settings", settings, Settings)
     with jax.enable_x64(True):
         net = start_network(task, settings)
         t1 = end_time(task, settings)
