@@ -178,8 +178,8 @@ def _keys(used: Any) -> Iterable[str] | None:
     """Keys of entries, or entries; `None` if there is nothing to cite."""
     if isinstance(used, str):
         return _of_name(used)
-    if isinstance(getattr(used, "cites", None), tuple):  # a bound of the ladder, or of a user's own
-        return used.cites
+    if isinstance(getattr(used, "cites", None), tuple):  # a bound of the ladder
+        return used.cites if all(key in _entries() for key in used.cites) else None
     module = isinstance(used, types.ModuleType)
     defined = module or hasattr(used, "__qualname__")
     kind = used if defined else type(used)

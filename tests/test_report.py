@@ -27,7 +27,7 @@ def cells(made, bound):
 def test_every_entry_has_the_keys_of_the_schema(made):
     keys = {"bound", "t", "gamma", "train_term", "complexity", "rest", "uncapped", "value"}
     keys |= {"train_margin_risk", "train_ramp_risk", "test_risk", "a_priori", "deterministic"}
-    keys |= {"assumes", "source", "result", "parts"}
+    keys |= {"assumes", "source", "numbers", "result", "parts"}
     assert {"theorem-5.2-printed", "theorem-5.2-repaired"} <= set(made.names())
     for row in made.rows():
         assert keys == set(row)

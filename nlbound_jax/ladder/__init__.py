@@ -1,6 +1,14 @@
 """What is known of a network at a point of training, and every bound as one object."""
 
 from ._bound import AbstractBound as AbstractBound
+from ._classical import VC as VC
+from ._classical import Counting as Counting
+from ._classical import Frobenius as Frobenius
+from ._classical import PACBayesGaussian as PACBayesGaussian
+from ._classical import PACBayesSpectral as PACBayesSpectral
+from ._classical import PathNorm as PathNorm
+from ._classical import PathNormL2 as PathNormL2
+from ._classical import Spectral as Spectral
 from ._evaluate import applicable as applicable
 from ._evaluate import checked_bounds as checked_bounds
 from ._evaluate import evaluate_along as evaluate_along
@@ -8,6 +16,7 @@ from ._evaluate import evaluate_network as evaluate_network
 from ._evaluate import evaluate_run as evaluate_run
 from ._evaluate import known_of as known_of
 from ._evaluate import numbers_as_arrays as numbers_as_arrays
+from ._evaluate import prepared as prepared
 from ._ladder import CLASSICAL as CLASSICAL
 from ._ladder import OURS as OURS
 from ._ladder import PAPER as PAPER
@@ -20,7 +29,7 @@ from ._paper import PrintedTheorem52Bound as PrintedTheorem52Bound
 from ._paper import RepairedTheorem52Bound as RepairedTheorem52Bound
 from ._run import Along as Along
 from ._run import Run as Run
-from ._run import errors as errors
+from ._run import error_over_time as error_over_time
 from ._run import follow as follow
 from ._run import risks as risks
 from ._run import root_mean_square_residual as root_mean_square_residual

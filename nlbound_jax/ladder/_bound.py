@@ -1,11 +1,14 @@
 """What every bound of the ladder is."""
 
 import abc
-from typing import TYPE_CHECKING, ClassVar
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
+from .. import _validate
 from ..tasks import Task
 from ._snapshot import Snapshot
 from ._terms import Terms
@@ -18,6 +21,15 @@ else:
 PLUG_IN = "Sigma_X plugged in for Sigma"
 NO_PLUG_IN = "test inputs (no labels) independent of the training set"
 ROUNDING = "rounding to p bits"
+FLOW = "exact gradient flow"
+
+
+def check_proxy(kappa: Any, precision_bits: Any) -> None:
+    """Raise unless these are a proxy of Theorem 5.2 and a number of bits; arrays were checked when
+    they were numbers."""
+    _validate.member("kappa", kappa, (1, 2))
+    if not isinstance(precision_bits, jax.Array):
+        _validate.scalar("precision_bits", precision_bits, low=1)
 
 
 class AbstractBound(eqx.Module):
@@ -30,7 +42,9 @@ class AbstractBound(eqx.Module):
     **Attributes:**
 
     - `name`: of its rows in tables and files.
-    - `needs`: the fields of a [`Snapshot`][] (of its `data` too) that must not be `None`.
+    - `needs`: what must be known beside the network and its training set, by the names that
+        [`known_of`][] gives: `t`, `start`, `reference`, `envelope`, `gammas`, `cells`, `key`,
+        `held_out`.
     - `a_priori`: whether all but the train term is known before training.
     - `deterministic`: whether it holds for the network itself; otherwise for a random one around
         it.
@@ -51,6 +65,11 @@ class AbstractBound(eqx.Module):
     over_time: ClassVar[bool] = True
     measures: ClassVar[str] = "margin risk"
     marker: ClassVar[str] = ""
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers it was made with, by the names of its fields."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @abc.abstractmethod
     def assumes(self, data: Task) -> tuple[str, ...]:

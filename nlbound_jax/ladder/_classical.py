@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _validate
 from .._results import RESULTS, where
 from ..bounds import classical
 from ..bounds.classical import ClassicalBound
@@ -64,8 +65,8 @@ def _widths(at: Snapshot) -> tuple[int, ...]:
 
 
 def _sample(at: Snapshot, delta) -> dict[str, Any]:
-    """What the bounds that count need: a zero output counts as an error."""
-    risk = jnp.mean(at.margins <= 0, dtype=float)
+    """What the bounds that count need: an output of zero, or NaN, counts as an error."""
+    risk = jnp.mean(~(at.margins > 0), dtype=float)
     return {"train_risk": risk, "num_samples": at.data.num_samples, "delta": delta}
 
 
@@ -117,6 +118,9 @@ class Counting(AbstractClassicalBound):
     source = "Hoeffding 1963; Shalev-Shwartz and Ben-David 2014, Remark 4.1"
     cites = ("hoeffding1963probability", "shalev2014understanding")
     colour, marker = "tab:orange", "v"
+
+    def __check_init__(self):
+        _validate.integer("precision_bits", self.precision_bits, 1)
 
     def assumes(self, data: Task) -> tuple[str, ...]:
         """The plug-in, and that weights are rounded."""
@@ -234,6 +238,9 @@ class PACBayesGaussian(AbstractClassicalBound):
         "deepmind2020jax",
     )
     colour, marker = "magenta", "*"
+
+    def __check_init__(self):
+        _validate.integer("steps", self.steps, 0)
 
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:
         """For a random network around the trained one."""

@@ -1,5 +1,6 @@
 """Bounds along a run."""
 
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ from ._terms import Terms
 
 
 def numbers_as_arrays(bounds: Sequence[AbstractBound]) -> tuple[AbstractBound, ...]:
-    """The bounds with arrays in place of numbers, so that a new number does not recompile; what
-    picks code is static.
+    """The bounds with arrays in place of Python's numbers, so that a new number does not
+    recompile. What picks code is to be static.
 
     **Arguments:**
 
@@ -30,13 +31,19 @@ def numbers_as_arrays(bounds: Sequence[AbstractBound]) -> tuple[AbstractBound, .
 
     A tuple of bounds.
     """
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), tuple(bounds))
+
+    def as_array(leaf: Any) -> Any:
+        number = isinstance(leaf, int | float) and not isinstance(leaf, bool)
+        return jnp.asarray(leaf, float) if number else leaf
+
+    return jax.tree.map(as_array, tuple(bounds))
 
 
 def evaluate_along(
     along: Along, shared: tuple[tuple[AbstractBound, ...], Samples, Float[Array, ""]]
 ) -> dict[str, Terms]:
-    """Every bound at every time, as a function of arrays: to be compiled, and mapped over runs.
+    """Every bound at every time, and those that are made once at the last one, as a function of
+    arrays: to be compiled, and mapped over runs.
 
     **Arguments:**
 
@@ -49,12 +56,19 @@ def evaluate_along(
     """
     bounds, samples, delta = shared
 
-    def one(now: Any) -> dict[str, Terms]:
-        at = along.snapshot(now, samples)
-        return {bound.name: bound(at, delta) for bound in bounds}
+    def of(chosen: list[AbstractBound], now: Any) -> dict[str, Terms]:
+        at = along.snapshot(now, samples).measured()
+        return {bound.name: bound(at, delta) for bound in chosen}
 
-    with _validate.trusted():
-        return jax.lax.map(one, along.changing())
+    found: dict[str, Terms] = {}
+    times, changing = along.ts.shape[0], along.changing()
+    for over_time, part in ((True, slice(times)), (False, slice(times - 1, times))):
+        chosen = [bound for bound in bounds if bound.over_time == over_time]
+        if chosen:
+            now = jax.tree.map(lambda leaf, part=part: leaf[part], changing)
+            with _validate.trusted():
+                found |= jax.lax.map(functools.partial(of, chosen), now)
+    return found
 
 
 _evaluate = eqx.filter_jit(evaluate_along)
@@ -63,7 +77,7 @@ _evaluate = eqx.filter_jit(evaluate_along)
 @eqx.filter_jit
 def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta) -> dict[str, Terms]:
     with _validate.trusted():
-        at = Snapshot(net, samples)
+        at = Snapshot(net, samples).measured()
         return {bound.name: bound(at, delta) for bound in bounds}
 
 
@@ -142,6 +156,27 @@ def checked_bounds(
     return tuple(bounds)
 
 
+def prepared(
+    bounds: Sequence[AbstractBound], task: Task, dtype: Any, delta: float
+) -> tuple[tuple[AbstractBound, ...], Samples, Float[Array, ""]]:
+    """What [`evaluate_along`][] takes beside the arrays of a run.
+
+    **Arguments:**
+
+    - `bounds`: bounds of the ladder.
+    - `task`: the data.
+    - `dtype`: of the networks.
+    - `delta`: one minus the confidence of each bound by itself.
+
+    **Returns:**
+
+    The bounds with arrays for numbers, the training set as they need it, and delta.
+    """
+    held_out = any("held_out" in bound.needs for bound in bounds)
+    samples = samples_of(task, dtype, delta, held_out=held_out)
+    return numbers_as_arrays(bounds), samples, jnp.asarray(delta, float)
+
+
 def evaluate_run(
     bounds: Sequence[AbstractBound],
     run: Run,
@@ -167,24 +202,26 @@ def evaluate_run(
     **Returns:**
 
     A [`Terms`][] of NumPy arrays for each name, a leading axis of times in each.
+
+    **Raises:**
+
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
+    _validate.needs_x64("evaluate_run")
+    delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
+    lacking = {"envelope": run.reference.envelope is None, "key": run.key is None}
+    known = [name for name in known_of(run.task, along=True) if not lacking.get(name)]
+    bounds = checked_bounds(bounds, known)
     along = run.along()
+    if times is not None:
+        along = along.at(np.asarray(times))
     if dtype is not None:
         weights = tuple(w.astype(dtype) for w in along.weights)
         along = eqx.tree_at(
             lambda a: (a.weights, a.epsilon), along, (weights, along.epsilon.astype(dtype))
         )
-    held_out = any("held_out" in bound.needs for bound in bounds)
-    samples = samples_of(run.task, along.weights[0].dtype, delta, held_out=held_out)
-    numbers, level = numbers_as_arrays(bounds), jnp.asarray(delta, float)
-    found: dict[str, Terms] = {}
-    times = np.arange(len(along.ts)) if times is None else np.asarray(times)
-    for over_time in (True, False):
-        chosen = tuple(bound for bound in numbers if bound.over_time == over_time)
-        if chosen:
-            part = along.at(times if over_time else times[-1:])
-            found |= _evaluate(part, (chosen, samples, level))
-    found = jax.tree.map(np.asarray, found)
+    shared = prepared(bounds, run.task, along.weights[0].dtype, delta)
+    found = jax.tree.map(np.asarray, _evaluate(along, shared))
     return {bound.name: found[bound.name] for bound in bounds}
 
 
@@ -203,9 +240,14 @@ def evaluate_network(
     **Returns:**
 
     A [`Terms`][] of NumPy arrays for each name, `(k,)` each.
+
+    **Raises:**
+
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
-    held_out = any("held_out" in bound.needs for bound in bounds)
-    samples = samples_of(task, net.weights[0].dtype, delta, held_out=held_out)
-    found = _evaluate_one(numbers_as_arrays(bounds), net, samples, jnp.asarray(delta, float))
-    found = jax.tree.map(np.asarray, found)
+    _validate.needs_x64("evaluate_network")
+    delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
+    bounds = checked_bounds(bounds, known_of(task, along=False))
+    numbers, samples, level = prepared(bounds, task, net.weights[0].dtype, delta)
+    found = jax.tree.map(np.asarray, _evaluate_one(numbers, net, samples, level))
     return {bound.name: found[bound.name] for bound in bounds}

@@ -82,13 +82,12 @@ def configured(bounds: Iterable[AbstractBound], **numbers: Any) -> tuple[Abstrac
 
     A tuple of bounds.
     """
-    found = []
-    for bound in bounds:
-        fields = {f.name for f in dataclasses.fields(bound)}
-        found.append(
-            dataclasses.replace(bound, **{n: v for n, v in numbers.items() if n in fields})
-        )
-    return tuple(found)
+
+    def changed(bound: AbstractBound) -> AbstractBound:
+        own = {name: value for name, value in numbers.items() if name in bound.numbers}
+        return dataclasses.replace(bound, **own) if own else bound
+
+    return tuple(changed(bound) for bound in bounds)
 
 
 def colour_of(name: str) -> str | None:

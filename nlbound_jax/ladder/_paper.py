@@ -10,7 +10,7 @@ from .._results import RESULTS, where
 from .._types import Numeric, Reading
 from ..bounds import theorem_5_2
 from ..tasks import Task
-from ._bound import PLUG_IN, ROUNDING, AbstractBound
+from ._bound import FLOW, PLUG_IN, ROUNDING, AbstractBound, check_proxy
 from ._snapshot import Snapshot
 from ._terms import Terms
 
@@ -33,9 +33,12 @@ class AbstractTheorem52Bound(AbstractBound):
     source = "Golikov 2024, Theorem 5.2"
     cites = ("hoeffding1963probability",)
 
+    def __check_init__(self):
+        check_proxy(self.kappa, self.precision_bits)
+
     def assumes(self, data: Task) -> tuple[str, ...]:
         """Assumption 5.1, and what all that count numbers assume."""
-        return ("Assumption 5.1", PLUG_IN, ROUNDING)
+        return (FLOW, "Assumption 5.1", PLUG_IN, ROUNDING)
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The theorem, its premises beta and rho measured on the network at time 0."""
@@ -76,7 +79,7 @@ class PrintedTheorem52Bound(AbstractTheorem52Bound):
 
     def assumes(self, data: Task) -> tuple[str, ...]:
         """Its proof too."""
-        return ("Assumption 5.1", "the printed proof", PLUG_IN, ROUNDING)
+        return (FLOW, "Assumption 5.1", "the printed proof", PLUG_IN, ROUNDING)
 
 
 class RepairedTheorem52Bound(AbstractTheorem52Bound):

@@ -136,7 +136,7 @@ def follow(
     trajectory: Trajectory,
     *,
     ratios: tuple[float, ...],
-    cells: int | None = None,
+    cells: int,
     envelope: bool = True,
     initial_residual: Numeric | None = None,
     key: PRNGKeyArray | None = None,
@@ -153,9 +153,8 @@ def follow(
 
     - `ratios`: the margins are $\\gamma$ = scale / ratio, with the scale
         $\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network.
-    - `cells`: over how many cells (t, gamma) unions are taken; by default those of the trajectory
-        and the ratios. It must be fixed before the sample: a training that ends early has no
-        fewer.
+    - `cells`: over how many cells (t, gamma) unions are taken. It must be fixed before the sample:
+        a training that ends early has no fewer.
     - `envelope`: whether to integrate the envelope as well.
     - `initial_residual`: $\\ell(0)$, measured if `None`.
     - `key`: for bounds that draw at random. They must not depend on the start weights: not the
@@ -179,11 +178,11 @@ def follow(
         initial_residual=initial_residual,
     )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
-    return Run(task, start, trajectory, reference, gammas, cells or gammas.size, key)
+    return Run(task, start, trajectory, reference, gammas, cells, key)
 
 
 @eqx.filter_jit
-def errors(weights, epsilon, x, y) -> Float[Array, " times"]:
+def error_over_time(weights, epsilon, x, y) -> Float[Array, " times"]:
     """The share of samples on the wrong side at every time.
 
     **Arguments:**
@@ -199,7 +198,8 @@ def errors(weights, epsilon, x, y) -> Float[Array, " times"]:
 
     def one(weights):
         margins = y * LeakyMLP(weights, epsilon).features_first(x)
-        return jnp.mean(margins < 0, dtype=float)
+        # What is not known to be right (NaN) counts as wrong.
+        return jnp.mean(~(margins >= 0), dtype=float)
 
     return jax.lax.map(one, weights)
 
@@ -220,7 +220,7 @@ def risks(run: Run) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " ti
 
     def of(x, y):
         x, y = jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
-        return np.asarray(errors(trajectory.weights, trajectory.epsilon, x, y))
+        return np.asarray(error_over_time(trajectory.weights, trajectory.epsilon, x, y))
 
     has_test = task.x_test is not None and task.y_test is not None
     return of(task.x, task.y), of(task.x_test, task.y_test) if has_test else None

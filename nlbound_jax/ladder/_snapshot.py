@@ -1,5 +1,6 @@
 """What is known of a network at one point of training."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -29,8 +30,9 @@ class Samples(eqx.Module):
     - `spectrum`: eigenvalues of $\\Sigma_X$, `(d,)`.
     - `alignment`: s.
     - `matrix`: raw inputs to whitened ones, `(features d)`.
-    - `held_out`: the whitening by held-out inputs, or `None`; `moment_share` of the $\\delta$ that
-        it was made for is spent on its second moments.
+    - `held_out`: the whitening by held-out inputs, or `None`.
+    - `moment_share`: the share of $\\delta$ that its second moments have spent: a bound that uses
+        it has the rest.
     """
 
     x: Float[Array, "d m"]
@@ -40,6 +42,7 @@ class Samples(eqx.Module):
     alignment: _Scalar
     matrix: Float[Array, "features d"]
     held_out: HeldOutWhitening | None
+    moment_share: float = eqx.field(static=True, default=MOMENT_SHARE)
 
     @property
     def dim(self) -> int:
@@ -151,38 +154,16 @@ class Snapshot(eqx.Module):
     - `gammas`: margins fixed before the sample was seen, `(k,)`.
     - `cells`: how many cells (t, gamma) a bound that needs a union over them pays for.
     - `key`: for bounds that draw at random.
-    - `margins`: $y_i f(x_i)$, `(m,)`.
-    - `risks_at_gammas`: margin and ramp risk at `gammas`, `(k,)` each.
     """
 
     net: LeakyMLP
     data: Samples
-    t: _Scalar | None
-    start: Start | None
-    reference: Reference | None
-    gammas: Float[Array, " k"] | None
-    cells: _Scalar | None
-    key: PRNGKeyArray | None
-    margins: Float[Array, " m"]
-    risks_at_gammas: tuple[Float[Array, " k"], Float[Array, " k"]] | None
-
-    def __init__(
-        self,
-        net: LeakyMLP,
-        data: Samples,
-        *,
-        t: _Scalar | None = None,
-        start: Start | None = None,
-        reference: Reference | None = None,
-        gammas: Float[Array, " k"] | None = None,
-        cells: _Scalar | None = None,
-        key: PRNGKeyArray | None = None,
-    ):
-        self.net, self.data, self.t, self.start = net, data, t, start
-        self.reference, self.gammas, self.cells, self.key = reference, gammas, cells, key
-        # Once, as every bound asks for them: XLA does not find out that they are the same.
-        self.margins = self.margins_of(net)
-        self.risks_at_gammas = None if gammas is None else self._risks(gammas)
+    t: _Scalar | None = None
+    start: Start | None = None
+    reference: Reference | None = None
+    gammas: Float[Array, " k"] | None = None
+    cells: _Scalar | None = None
+    key: PRNGKeyArray | None = None
 
     @property
     def envelope(self) -> Float[Array, " layers"] | None:
@@ -208,6 +189,27 @@ class Snapshot(eqx.Module):
     def epsilon(self) -> _Scalar:
         """One minus the negative slope, in float64."""
         return self.net.epsilon.astype(float)
+
+    # Kept, as every bound asks for them: XLA does not find out that they are the same.
+    @functools.cached_property
+    def margins(self) -> Float[Array, " m"]:
+        """$y_i f(x_i)$."""
+        return self.margins_of(self.net)
+
+    @functools.cached_property
+    def _risks_at_gammas(self) -> tuple[Any, Any] | None:
+        return None if self.gammas is None else self._risks(self.gammas)
+
+    def measured(self) -> "Snapshot":
+        """The same snapshot, its margins and risks measured now: before a bound asks for them
+        inside a loop, where they would not outlive it.
+
+        **Returns:**
+
+        The snapshot itself.
+        """
+        _ = self.margins, self._risks_at_gammas
+        return self
 
     def margins_of(self, net: LeakyMLP) -> Float[Array, " m"]:
         """$y_i f(x_i)$ of another network.
@@ -249,15 +251,18 @@ class Snapshot(eqx.Module):
         return self._known_risks(gammas)[1]
 
     def _known_risks(self, gammas) -> tuple[Any, Any]:
-        known = self.risks_at_gammas
-        return known if known is not None and gammas is self.gammas else self._risks(gammas)
+        known = self._risks_at_gammas if gammas is self.gammas else None
+        return self._risks(gammas) if known is None else known
 
     def _risks(self, gammas) -> tuple[Any, Any]:
         # Margins are compared in the dtype of the network; counts are exact in float64.
         ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
-        risk = jnp.mean(ratio < 1, axis=-1, dtype=float)
-        ramp = jnp.mean(jnp.clip(1 - ratio, 0, 1), axis=-1, dtype=float)
-        return jnp.where(jnp.isnan(gammas), jnp.nan, risk), ramp
+        # What is not known to be right (NaN, or a margin that underflows) counts as wrong.
+        risk = jnp.mean(~(ratio >= 1), axis=-1, dtype=float)
+        ramp = jnp.where(jnp.isnan(ratio), 1.0, jnp.clip(1 - ratio, 0, 1))
+        ramp = jnp.mean(ramp, axis=-1, dtype=float)
+        known = ~jnp.isnan(gammas)
+        return jnp.where(known, risk, jnp.nan), jnp.where(known, ramp, jnp.nan)
 
     def terms(
         self, *, gamma, train_term, complexity, rest, result, parts: dict[str, Array]

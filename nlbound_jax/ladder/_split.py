@@ -10,8 +10,8 @@ from .. import bounds
 from ..bounds import SplitBound, SplitGrid, SplitSizes
 from ..networks import LeakyMLP
 from ..tasks import Task
-from ._bound import NO_PLUG_IN, PLUG_IN, AbstractBound
-from ._snapshot import MOMENT_SHARE, Snapshot
+from ._bound import FLOW, NO_PLUG_IN, PLUG_IN, AbstractBound
+from ._snapshot import Snapshot
 from ._terms import Terms
 
 # Fixed before any sample is seen; the union over its cells is paid for.
@@ -37,7 +37,7 @@ class AbstractSplitBound(AbstractBound):
     metric: ClassVar[bool] = False
 
     def assumes(self, data: Task) -> tuple[str, ...]:
-        """Nothing of the training."""
+        """Nothing of the training, if everything is measured."""
         return (PLUG_IN,)
 
     def _terms(self, at: Snapshot, bound: SplitBound) -> Terms:
@@ -94,6 +94,10 @@ class SplitAPriori(AbstractSplitBound):
     needs = ("reference", "envelope")
     a_priori = True
     colour = "tab:green"
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """That the envelope holds: discrete steps are outside it."""
+        return (FLOW, PLUG_IN)
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the trained network."""
@@ -180,7 +184,7 @@ class SplitNoPlugIn(AbstractSplitBound):
         held_out: Any = at.held_out
         margins, weights = at.margins, at.weights
         raw = (weights[0] @ at.data.matrix.T, *weights[1:])
-        less = {"delta": delta * (1 - MOMENT_SHARE), "dim": held_out.basis.shape[0]}
+        less = {"delta": delta * (1 - at.data.moment_share), "dim": held_out.basis.shape[0]}
 
         # One after the other: a search holds several arrays of the size of the sample.
         def at_ridge(args):

@@ -11,7 +11,7 @@ from .._results import RESULTS, where
 from .._types import Numeric
 from ..bounds import trajectory_bound
 from ..tasks import Task
-from ._bound import PLUG_IN, ROUNDING, AbstractBound
+from ._bound import FLOW, PLUG_IN, ROUNDING, AbstractBound, check_proxy
 from ._snapshot import Snapshot
 from ._terms import Terms
 
@@ -32,8 +32,11 @@ class AbstractTrajectoryBound(AbstractBound):
     source = "nlbound_jax"
     cites = ("hoeffding1963probability", "chernoff1952measure", "clarke1990optimization")
 
+    def __check_init__(self):
+        check_proxy(self.kappa, self.precision_bits)
+
     def assumes(self, data: Task) -> tuple[str, ...]:
-        """Nothing of the training."""
+        """Nothing of the training, if the distances are measured."""
         return (PLUG_IN, ROUNDING)
 
     @abc.abstractmethod
@@ -83,6 +86,10 @@ class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
     needs = ("reference", "envelope", "gammas", "cells")
     a_priori = True
     colour = "tab:purple"
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """That the envelope holds: discrete steps are outside it."""
+        return (FLOW, PLUG_IN, ROUNDING)
 
     def distances(self, at: Snapshot) -> Float[Array, " layers"]:
         """The envelope."""

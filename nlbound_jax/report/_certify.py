@@ -58,7 +58,8 @@ class Certificate(eqx.Module):
 
 
 def _risk(net: LeakyMLP, x, y) -> float:
-    return float(np.mean(np.asarray(net(x)) * y < 0))
+    # What is not known to be right (NaN) counts as wrong.
+    return float(np.mean(~(np.asarray(net(x)) * y >= 0)))
 
 
 def certify(

@@ -187,9 +187,13 @@ def compare(
     steps = None if steps is None else _validate.integer("steps", steps, 0)
     sweep = [_validate.scalar("epsilons", e, low=0, high=1) for e in epsilons]
     classical = ladder.configured(
-        (bound for bound in ladder.classical_bounds() if bound.over_time or steps is not None),
+        (
+            bound
+            for bound in ladder.classical_bounds()
+            if steps is not None or "steps" not in bound.numbers
+        ),
         precision_bits=settings.precision_bits,
-        steps=steps,
+        **({} if steps is None else {"steps": steps}),
     )
     # The network that was asked for comes first, then the others in the order of epsilon.
     epsilons = (settings.epsilon, *sorted(set(sweep) - {settings.epsilon}))

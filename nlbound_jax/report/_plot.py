@@ -24,7 +24,9 @@ def plot(report: Report) -> Figure:
     for bound in report.bounds:
         rows = report.over_time(bound.name)
         values = [row["value"] for row in rows]
-        left.plot([row["t"] for row in rows], values, label=bound.name, color=bound.colour)
+        # A bound that is evaluated once is a point.
+        style = {"color": bound.colour, "marker": "" if len(rows) > 1 else bound.marker or "o"}
+        left.plot([row["t"] for row in rows], values, label=bound.name, **style)
     left.set_title("bound on the test error, best margin at each t")
     name = min(report.names(), key=lambda name: report.best(name)["value"])
     parts = report.over_time(name)
@@ -45,6 +47,6 @@ def plot(report: Report) -> Figure:
     settings = report.settings
     figure.suptitle(
         f"{report.task['name']}, L = {settings.depth}, epsilon = {settings.epsilon:g}, "
-        f"beta = {settings.beta:g}, {settings.init} init, kappa = {settings.kappa}"
+        f"beta = {settings.beta:g}, {settings.init} init"
     )
     return figure

@@ -73,9 +73,9 @@ class Report(eqx.Module):
         """One dictionary for each bound and cell (t, gamma), as in `report.json`: the keys
         `bound`, `t`, `gamma` (`None` where a bound has none), `train_term`, `complexity`, `rest`,
         their sum `uncapped`, `value` (at most 1), `train_margin_risk`, `train_ramp_risk`,
-        `test_risk`, `a_priori`, `deterministic`, `assumes`, `source`, `result`, and `parts`, an
-        object of whatever the bound is made of. A bound that chooses its margin has one row a
-        time."""
+        `test_risk`, `a_priori`, `deterministic`, `assumes`, `source`, `numbers` (those that the
+        bound was made with), `result`, and `parts`, an object of whatever the bound is made of. A
+        bound that chooses its margin has one row a time."""
         return self.labelled().every()
 
     def best(self, bound: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Report(eqx.Module):
 
         An `xarray.Dataset` over `bound` and `t`, each bound at its best margin: `value` (at most
         1), `gamma`, `train_term`, `complexity`, `rest`; over `t` `train_risk`, `test_risk` and
-        `scale`; over `bound` `a_priori`, `deterministic` and `source`. Where a bound was not
+        `scale`; over `bound` what it assumes and where it stands. Where a bound was not
         evaluated it is NaN. The settings are attributes.
         """
         ts = np.asarray(self.trajectory.ts, float)
@@ -155,6 +155,7 @@ class Report(eqx.Module):
                 data[name] = ("t", np.asarray(getattr(self, name), float))
         words = ("a_priori", "deterministic", "source")
         labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
+        labels["assumes"] = ("bound", ["; ".join(self.assumes[name]) for name in self.names()])
         attrs = {n: v for n, v in self.settings.as_dict().items() if v is not None}
         return xr.Dataset(
             data,
@@ -270,7 +271,5 @@ def report(
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings
     _validate.instance("settings", settings, Settings)
-    if settings.dtype == "float64":
-        _validate.needs_x64("dtype='float64'")
     bounds = chosen_bounds(bounds, task, settings)
     return report_of(train(task, settings, progress_meter=progress_meter), settings, bounds)

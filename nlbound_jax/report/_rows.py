@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._results import outcome_names
+from .._results import outcome_name
 from ..ladder import AbstractBound, Terms
 
 
@@ -45,7 +45,8 @@ def row(
         "deterministic": bound.deterministic,
         "assumes": list(assumes),
         "source": bound.source,
-        "result": outcome_names()[int(terms.result._value)],  # pyright: ignore
+        "numbers": bound.numbers,
+        "result": outcome_name(terms.result),
         "parts": {name: np.asarray(part).tolist() for name, part in terms.parts.items()},
     }
 

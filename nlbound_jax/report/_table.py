@@ -41,8 +41,7 @@ def table(report: Report) -> Group:
         f"{task['name']}: m = {task['num_samples']}, d = {task['rank']} of {task['num_features']} "
         f"(condition number {task['condition_number']:.0f}), "
         f"s = {task['alignment']:.3f}; L = {settings.depth}, width {settings.width}, "
-        f"epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, {settings.init} init, "
-        f"kappa = {settings.kappa}"
+        f"epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, {settings.init} init"
     )
     grid = Table(title=title, title_justify="left")
     grid.add_column("bound", no_wrap=True)
@@ -78,6 +77,8 @@ def notes(report: Report) -> list[str]:
     ]
     if late:
         lines.append(f"Complexity and rest are known before training, but for {', '.join(late)}.")
-    for name, assumes in report.assumes.items():
-        lines.append(f"{name} assumes: {', '.join(assumes) or 'nothing more'}.")
+    for bound in report.bounds:
+        numbers = ", ".join(f"{name} = {value}" for name, value in bound.numbers.items())
+        assumes = ", ".join(report.assumes[bound.name]) or "nothing more"
+        lines.append(f"{bound.name}{f' ({numbers})' if numbers else ''} assumes: {assumes}.")
     return lines

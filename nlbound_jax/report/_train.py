@@ -205,6 +205,8 @@ def train(
     """
     task = _validate.instance("task", task, Task)
     settings = _validate.instance("settings", settings, Settings)
+    if settings.dtype == "float64":
+        _validate.needs_x64("dtype='float64'")
     with jax.enable_x64(True):
         net = start_network(task, settings)
         t1 = end_time(task, settings)

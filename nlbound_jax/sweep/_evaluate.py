@@ -126,24 +126,26 @@ class Reports:
                 at = _within(piece, flow.lane.place | after, tuple(self.layout.sizes))
                 for bound in bounds:
                     found = known[bound, delta][i].at(slice(flow.valid))
-                    _put(arrays, (*at, names.index(bound.name)), found, risk[1])
+                    # What is made once is at the last of the valid times.
+                    first = flow.valid - len(found.t)
+                    test = None if risk[1] is None else risk[1][first:]
+                    _put(arrays, (*at, names.index(bound.name)), found, test, first)
 
     def _evaluate(self, bounds, along: list[Any], task: Task, dtype: str, delta: float) -> list:
         """The terms of the bounds for every lane."""
         held_out = any("held_out" in bound.needs for bound in bounds)
 
         def make() -> Any:
-            samples = ladder.samples_of(task, jnp.dtype(dtype), delta, held_out=held_out)
-            return samples, jnp.asarray(delta, float)
+            return ladder.prepared(bounds, task, jnp.dtype(dtype), delta)[1:]
 
-        samples, level = self.devices.hold(f"inputs {dtype} {delta!r}", make)
+        samples, level = self.devices.hold(f"inputs {dtype} {delta!r} {held_out}", make)
         numbers = self.devices.replicate(ladder.numbers_as_arrays(bounds))
         return self.devices.map(ladder.evaluate_along, along, (numbers, samples, level))
 
 
 def _errors(along: Any, shared: Any) -> tuple[Any, Any]:
     def of(data: Any) -> Any:
-        return ladder.errors(along.weights, along.epsilon, *data)
+        return ladder.error_over_time(along.weights, along.epsilon, *data)
 
     train_set, test_set = shared
     return of(train_set), None if test_set is None else of(test_set)
@@ -158,11 +160,11 @@ def _within(piece: Piece, place: dict[str, int], axes: tuple[str, ...]) -> tuple
     return tuple(place[n] - piece.slices[n].start for n in axes)
 
 
-def _put(arrays: Arrays, at: tuple[int, ...], terms: Terms, test_risk: Any) -> None:
-    """The best margin at every time, and the best of them."""
+def _put(arrays: Arrays, at: tuple[int, ...], terms: Terms, test_risk: Any, first: int) -> None:
+    """The best margin at every time, `first` being the index of the first, and the best of them."""
     margins, time = terms.best_margins(), terms.best_time()
     capped = np.take_along_axis(terms.order[0], margins[:, None], axis=1)[:, 0]
-    arrays["value_over_time"][at][: len(capped)] = capped
+    arrays["value_over_time"][at][first : first + len(capped)] = capped
     best = terms.at(time, int(margins[time]))
     named = {"value": capped[time], "best_t": best.t, "best_gamma": best.gamma}
     for name in ("train_term", "complexity", "rest"):

@@ -28,6 +28,7 @@ from ._theory import Theory
 from ._variables import all_check_names, report_variables, theory_variables
 
 PACKAGES = ("nlbound_jax", "jax", "equinox", "diffrax", "optax", "numpy")
+SCHEMA = 2
 SUMMARY = {"task": "1", "num_samples": "samples", "rank": "coordinates", "alignment": "1"}
 
 
@@ -92,6 +93,8 @@ def sweep(
         bounds = ladder.applicable(ladder.default_bounds(), source.known)
         variables = report_variables(config, layout)
     configuration = config.as_dict()
+    # Not to be continued by a version that writes other arrays, or with other bounds.
+    configuration["store"] = {"schema": SCHEMA, "bounds": [bound.name for bound in bounds]}
     if source is not None:
         configuration["data"] = {"identity": source.identity()}
     if task is not None:

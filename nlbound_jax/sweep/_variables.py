@@ -11,7 +11,6 @@ from ._layout import Layout
 
 # A result that is not there yet, one that was not wanted, and the outcomes of the solvers.
 FLAGS = ("missing", *outcome_names(), "no_learning_time")
-SUCCESSFUL = FLAGS.index("successful")
 HOLDS = ("missing", "fails", "holds")
 TERMS = ("u", "v", "log_v", "capacity", "deviation", "penalty", "value")
 TIME = "gradient-flow time"
