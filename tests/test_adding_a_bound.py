@@ -163,6 +163,54 @@ def test_only_what_is_asked_for_is_evaluated():
     assert certify(made.network, TASK, bounds=[Toy()]).rows[0]["bound"] == "toy"
 
 
+class Once(Toy):
+    """Smallest where it must not be looked at: it is made once, at the end of training."""
+
+    epsilon: float = 0.75  # a setting has this name too
+
+    name = "once"
+    needs = ("t",)
+    over_time = False
+
+    def __call__(self, at, delta):
+        return at.terms(
+            gamma=None,
+            train_term=0.0,
+            complexity=at.t / (1 + at.t),
+            rest=0.0,
+            result=RESULTS.successful,
+            parts={"epsilon": self.epsilon},
+        )
+
+
+def test_what_is_made_once_is_made_at_the_end_in_a_sweep_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(_ladder, "OURS", (Once(), Toy()))
+    axes = {"seed": [0, 1]}
+    settings = {"width": 4, "beta": 0.05, "epsilon": 0.05, "num_times": 3}
+    data = sweep({"axes": axes, "settings": settings}, tmp_path / "s.zarr", task=TASK).load()
+    made = report(TASK, Settings(**settings))
+    cell = data.sel(seed=0, bound="once")
+    end = made.at_end("once")
+    assert end["t"] == made.best("once")["t"] == float(made.trajectory.ts[-1])
+    assert_close(cell["value"], end["value"], rtol=1e-9)
+    assert np.isnan(cell["value_over_time"]).values.tolist() == [True, True, False]
+    assert (end["numbers"], end["parts"]) == ({"epsilon": 0.75}, {"epsilon": 0.75})
+    plot(made)
+    table(made)
+    # Another list of bounds does not go into the same store.
+    monkeypatch.setattr(_ladder, "OURS", (Toy(), Once()))
+    with pytest.raises(ValueError, match=r"^`store\.bounds.*` must be as in "):
+        sweep({"axes": axes, "settings": settings}, tmp_path / "s.zarr", task=TASK)
+
+
+def test_a_citation_that_is_not_in_the_list_is_one_line():
+    class Unknown(Toy):
+        cites = ("nobody2026nothing",)
+
+    with pytest.raises(ValueError, match="^`used` must be reports"):
+        citation(Unknown())
+
+
 BAD = [
     ([], "a sequence of at least one bound of nlbound_jax.ladder, got []."),
     ("toy", "a sequence of at least one bound of nlbound_jax.ladder, got 'toy'."),

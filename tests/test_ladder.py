@@ -9,6 +9,7 @@ import ast
 import json
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -282,3 +283,63 @@ def test_no_name_of_a_bound_stands_in_the_upper_rooms():
         if isinstance(node, ast.Constant) and node.value in names
     ]
     assert offenders == []
+
+
+@pytest.mark.parametrize("spoil", [np.nan, 0.0], ids=["NaN", "zeros"])
+def test_a_network_that_says_nothing_is_wrong(spoil):
+    """Outputs that are NaN, or 0 with a margin that is 0 in float32: no sample counts as right."""
+    net = networks.initialize(
+        jax.random.key(0), TASK.rank, 4, 2, epsilon=0.1, beta=1.0, dtype="float32"
+    )
+    net = networks.LeakyMLP(tuple(spoil * w for w in net.weights), net.epsilon)
+    samples = ladder.samples_of(TASK, "float32", 0.01, held_out=False)
+    at = ladder.Snapshot(net, samples, gammas=jnp.asarray([1e-60, 1e-3]))
+    assert at.margin_risk(at.gammas).tolist() == [1.0, 1.0]
+    assert at.ramp_risk(at.gammas).tolist() == [1.0, 1.0]
+    terms = ladder.evaluate_network([ladder.Counting(precision_bits=1)], net, TASK, 0.01)
+    assert terms["counting"].train_term.tolist() == [1.0]
+    if np.isnan(spoil):
+        weights = tuple(w[None] for w in net.weights)
+        x, y = (jnp.asarray(a, jnp.float32) for a in (TASK.x.T, TASK.y))
+        assert ladder.error_over_time(weights, net.epsilon, x, y).tolist() == [1.0]
+
+
+def test_a_snapshot_of_another_network_measures_that_one():
+    samples = ladder.samples_of(TASK, float, 0.01, held_out=False)
+    one, other = (
+        networks.initialize(jax.random.key(i), TASK.rank, 4, 2, epsilon=0.1, beta=1.0)
+        for i in (0, 1)
+    )
+    at = ladder.Snapshot(one, samples, gammas=jnp.asarray([0.1])).measured()
+    new = eqx.tree_at(lambda snapshot: snapshot.net, at, other)
+    direct = ladder.Snapshot(other, samples, gammas=jnp.asarray([0.1]))
+    assert np.array_equal(new.margins, direct.margins)
+    assert np.array_equal(new.margin_risk(new.gammas), direct.margin_risk(direct.gammas))
+
+
+BAD = [
+    (
+        lambda: ladder.RepairedTheorem52Bound(precision_bits=0),
+        "`precision_bits` must be finite and at least 1",
+    ),
+    (lambda: ladder.EnvelopeTrajectoryBound(kappa=3), "`kappa` must be one of 1, 2"),
+    (lambda: ladder.Counting(precision_bits=0), "`precision_bits` must be an integer of at least"),
+    (lambda: ladder.PACBayesGaussian(steps=-1), "`steps` must be an integer of at least 0"),
+    (lambda: ladder.evaluate_run([ladder.VC()], run_of("two"), 50.0), r"`delta` must be in \(0"),
+    (lambda: ladder.evaluate_run([], run_of("two"), 0.1), "`bounds` must be a sequence"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD, ids=[m for _, m in BAD])
+def test_bad_numbers_get_one_line(call, message):
+    with pytest.raises(ValueError, match=f"^{message}[^\n]*$"):
+        call()
+
+
+def test_a_run_without_an_envelope_says_so():
+    run = run_of("two")
+    bare = eqx.tree_at(
+        lambda run: run.reference.envelope, run, None, is_leaf=lambda leaf: leaf is None
+    )
+    with pytest.raises(ValueError, match="got 'trajectory', which needs envelope as well"):
+        ladder.evaluate_run([ladder.EnvelopeTrajectoryBound()], bare, 0.1)

@@ -92,7 +92,7 @@ class Run(eqx.Module):
     @property
     def scale(self) -> Float[np.ndarray, " times"]:
         """$\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network."""
-        return np.asarray(self.reference.scale)
+        return np.linalg.norm(np.asarray(self.reference.linear_map), axis=-1)
 
     def along(self) -> Along:
         """The arrays of the run.
