@@ -56,9 +56,9 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def write_json(path: Path, found: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write values that are [`plain`][] as JSON."""
-    text = json.dumps(found, indent=1, allow_nan=False).encode()
+    text = json.dumps(values, indent=1, allow_nan=False).encode()
     write_atomically(path, lambda file: file.write(text))
 
 

@@ -81,6 +81,8 @@ CALLS = {
         "gamma": 0.1,
     },
     "report.certify": {"net": NET, "task": TASK, "delta": 0.01, "inputs": "whitened"},
+    "checks.claimed_names": {"depth": 2},
+    "report.train": {"task": TASK, "settings": Settings()},
     "report.report_seeds": {"task": TASK, "settings": Settings(), "num_seeds": 2},
     "report.load_run": {"path": "/nowhere/run.npz"},
     "report.prepare_folder": {"out": "/proc/none"},
@@ -101,8 +103,6 @@ FLOAT64 = {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
         "initial_residual": 1.0,
     },
-    "checks.claimed_names": {"depth": 2},
-    "report.train": {"task": TASK, "settings": Settings()},
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
 }
 WRONG = [
@@ -195,7 +195,7 @@ EXEMPT = {
         *("ladder.evaluate_run", "ladder.evaluate_along", "ladder.evaluate_network"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
-        *("ladder.colour_of",),
+        *("ladder.colour_of", "ladder.prepared"),
     ),
     "takes the objects that another public function returns": (
         *("bounds.best_over", "checks.evaluate", "checks.plot_slack", "checks.deviations"),

@@ -35,7 +35,19 @@ def functions(value):
     if inspect.isfunction(value):
         return [value]
     members = vars(value).items() if inspect.isclass(value) else []
-    return [m for n, m in members if inspect.isfunction(m) and not n.startswith("_")]
+    return [
+        member
+        for name, member in members
+        if inspect.isfunction(member) and not name.startswith("_") and not overrides(value, name)
+    ]
+
+
+def overrides(cls, name):
+    """Whether a base class of this library has the method and says what its arguments are."""
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("nlbound_jax.")]
+    return any(
+        "arguments:**" in (getattr(base, name, None).__doc__ or "").lower() for base in bases
+    )
 
 
 def undocumented(value):

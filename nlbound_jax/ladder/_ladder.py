@@ -19,8 +19,8 @@ from ._paper import PrintedTheorem52Bound, RepairedTheorem52Bound
 from ._split import SplitAPosteriori, SplitAPriori, SplitNoPlugIn, SplitWhollyAPriori
 from ._trajectory import EnvelopeTrajectoryBound, MeasuredTrajectoryBound
 
-PAPER: tuple[AbstractBound, ...] = (PrintedTheorem52Bound(), RepairedTheorem52Bound())
-OURS: tuple[AbstractBound, ...] = (
+PAPER = (PrintedTheorem52Bound(), RepairedTheorem52Bound())
+OURS = (
     EnvelopeTrajectoryBound(),
     MeasuredTrajectoryBound(),
     SplitAPriori(),
@@ -28,7 +28,7 @@ OURS: tuple[AbstractBound, ...] = (
     SplitAPosteriori(),
     SplitNoPlugIn(),
 )
-CLASSICAL: tuple[AbstractBound, ...] = (
+CLASSICAL = (
     VC(),
     Counting(),
     Frobenius(),

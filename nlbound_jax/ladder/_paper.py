@@ -71,7 +71,13 @@ class AbstractTheorem52Bound(AbstractBound):
 
 
 class PrintedTheorem52Bound(AbstractTheorem52Bound):
-    """The theorem as it is printed; its proof has gaps."""
+    """The theorem as it is printed; its proof has gaps.
+
+    **Attributes:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
 
     name = "theorem-5.2-printed"
     reading = "printed"
@@ -83,7 +89,13 @@ class PrintedTheorem52Bound(AbstractTheorem52Bound):
 
 
 class RepairedTheorem52Bound(AbstractTheorem52Bound):
-    """The theorem with a proof that holds."""
+    """The theorem with a proof that holds.
+
+    **Attributes:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
 
     name = "theorem-5.2-repaired"
     reading = "repaired"

@@ -16,9 +16,14 @@ from ._snapshot import Reference, Snapshot, Start, start_of
 
 
 class Along(eqx.Module):
-    """The arrays of a run over time: what a compiled evaluation takes. Attributes as those of a
-    [`Snapshot`][], those that change with a leading axis of times; `key` are the numbers of a
-    random key."""
+    """The arrays of a run: what a compiled evaluation takes.
+
+    **Attributes:**
+
+    - `ts`, `weights`, `reference`, `gammas`: of every time, an axis of times leading.
+    - `epsilon`, `start`, `cells`: as in a [`Snapshot`][].
+    - `key`: the numbers of a random key, or `None`.
+    """
 
     ts: Float[Array, " times"]
     weights: tuple[Float[Array, "times _out _in"], ...]

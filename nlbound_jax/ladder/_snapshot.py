@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._results import RESULTS
 from ..bounds import HeldOutWhitening, held_out_whitening
 from ..networks import LeakyMLP
 from ..tasks import Task
@@ -105,9 +106,15 @@ def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -
 
 
 class Start(eqx.Module):
-    """The network at time 0 and its norms: `norms` $\\|W_l(0)\\|$, `(layers,)`, and `frobenius`
-    $\\|W_1(0)\\|_F$. They are measured, since rounding may lift a norm just above the beta that was
-    asked for."""
+    """The network at time 0 and its norms. They are measured, since rounding may lift a norm just
+    above the beta that was asked for.
+
+    **Attributes:**
+
+    - `net`: the network.
+    - `norms`: $\\|W_l(0)\\|$, `(layers,)`.
+    - `frobenius`: $\\|W_1(0)\\|_F$.
+    """
 
     net: LeakyMLP
     norms: Float[Array, " layers"]
@@ -265,7 +272,14 @@ class Snapshot(eqx.Module):
         return jnp.where(known, risk, jnp.nan), jnp.where(known, ramp, jnp.nan)
 
     def terms(
-        self, *, gamma, train_term, complexity, rest, result, parts: dict[str, Array]
+        self,
+        *,
+        gamma: Float[Array, "..."] | None,
+        train_term: Float[Array, "..."] | float,
+        complexity: Float[Array, "..."] | float,
+        rest: Float[Array, "..."] | float,
+        result: RESULTS,
+        parts: dict[str, Any],
     ) -> Terms:
         """What a bound says, and beside it the risks of the network at the bound's margins.
 

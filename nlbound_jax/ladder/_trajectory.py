@@ -80,7 +80,13 @@ class AbstractTrajectoryBound(AbstractBound):
 
 
 class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
-    """The trajectory bound from the envelope, known before training."""
+    """The trajectory bound from the envelope, known before training.
+
+    **Attributes:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
 
     name = "trajectory"
     needs = ("reference", "envelope", "gammas", "cells")
@@ -97,7 +103,13 @@ class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
 
 
 class MeasuredTrajectoryBound(AbstractTrajectoryBound):
-    """The trajectory bound from the distances of the trained network."""
+    """The trajectory bound from the distances of the trained network.
+
+    **Attributes:**
+
+    - `kappa`: which proxy, 1 or 2.
+    - `precision_bits`: p.
+    """
 
     name = "trajectory-measured"
     a_priori = False
