@@ -26,20 +26,20 @@ def _known(reference: ReferenceTrajectory, epsilon, target, start) -> dict[str, 
     assert x is not None
     blown = ~jnp.isfinite(x).all(axis=1)
     safe = jnp.where(blown[:, None], 0.0, x)
-    found = jax.vmap(one)(safe, reference.norms, reference.frobenius[:, 0], reference.residual)
-    found["bent"] = slope.bend * found["reach"]
+    bounds = jax.vmap(one)(safe, reference.norms, reference.frobenius[:, 0], reference.residual)
+    bounds["bent"] = slope.bend * bounds["reach"]
     # ell and G keep a bound that needs no envelope.
     floor = {"ell": start, "gap": start + reference.residual}
     return {
-        name: jnp.where(blown, floor.get(name, jnp.inf), value) for name, value in found.items()
+        name: jnp.where(blown, floor.get(name, jnp.inf), value) for name, value in bounds.items()
     }
 
 
 def _bounds(run: Measured) -> dict[str, np.ndarray]:
     """lin, non, ell, G, Q and c Q over time."""
     target, start = jnp.asarray(run.task.target), jnp.asarray(run.initial_residual)
-    found = _known(run.reference, run.net.epsilon, target, start)
-    return {name: np.asarray(value) for name, value in found.items()}
+    bounds = _known(run.reference, run.net.epsilon, target, start)
+    return {name: np.asarray(value) for name, value in bounds.items()}
 
 
 @eqx.filter_jit
@@ -65,7 +65,7 @@ def envelope(run: Measured) -> list[Check]:
 
     A check for each layer, and for lin, non, ell and G.
     """
-    found, sides = _bounds(run), run.sides
+    bounds, sides = _bounds(run), run.sides
     far = np.asarray(run.reference.envelope)
     checks = [
         make(
@@ -88,7 +88,7 @@ def envelope(run: Measured) -> list[Check]:
     for name, text, measured, key in rows:
         equation = f"Theorem 1: {text}"
         size = _size(run)
-        checks.append(make(run, name, equation, measured, found[key], claimed=True, size=size))
+        checks.append(make(run, name, equation, measured, bounds[key], claimed=True, size=size))
     return checks
 
 
@@ -103,7 +103,7 @@ def deviations(run: Measured) -> list[Check]:
 
     Two checks: Q and c Q.
     """
-    found = _bounds(run)
+    bounds = _bounds(run)
     rows = [
         ("deviation", "rms(f_W - f_V) <= Q", run.sides.output_gap, "reach"),
         ("nonlinear-deviation", "rms(N_W - N_V) <= c Q", run.sides.bent_gap, "bent"),
@@ -114,7 +114,7 @@ def deviations(run: Measured) -> list[Check]:
             name,
             f"Proposition 3: {text}",
             measured,
-            found[key],
+            bounds[key],
             claimed=True,
             size=_size(run),
         )

@@ -61,8 +61,8 @@ def evaluate(run: Measured) -> Checks:
 
     A [`Checks`][].
     """
-    found = run.derivative
-    gap = None if found.central is None else np.asarray(found.gap)
-    error = None if found.error is None else np.asarray(found.error)
+    derivative = run.derivative
+    gap = None if derivative.central is None else np.asarray(derivative.gap)
+    error = None if derivative.error is None else np.asarray(derivative.error)
     checks = tuple(check for function in ALL for check in function(run))
-    return Checks(checks, np.asarray(found.crossings), gap, error)
+    return Checks(checks, np.asarray(derivative.crossings), gap, error)

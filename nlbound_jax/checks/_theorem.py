@@ -98,10 +98,10 @@ def slope_dependence(run: Measured) -> list[Check]:
 
     A check for each of the three and each reading of v; one of them is claimed.
     """
-    found = run.derivative
-    norms = {"frozen": np.asarray(found.norms["frozen"]).max(axis=1)}
-    if found.central is not None:
-        norms["true"] = np.asarray(found.norms["central"]).max(axis=1)
+    derivative = run.derivative
+    norms = {"frozen": np.asarray(derivative.norms["frozen"]).max(axis=1)}
+    if derivative.central is not None:
+        norms["true"] = np.asarray(derivative.norms["central"]).max(axis=1)
     norms["difference"] = np.asarray(run.sides.difference).max(axis=1)
     words = {
         "frozen": "||dW_l/dtau||_F at frozen activations",

@@ -69,8 +69,8 @@ def certify(
         certificate = make(net, task, delta=settings.delta, inputs=inputs.value)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
-        found = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}
-        typer.echo(json.dumps(found, allow_nan=False))
+        values = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}
+        typer.echo(json.dumps(values, allow_nan=False))
         return
     typer.echo(f"{task.name}: m = {task.num_samples}, d = {task.rank}")
     test = certificate.test_risk

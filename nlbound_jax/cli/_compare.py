@@ -47,12 +47,12 @@ def compare(
         )
         if out is not None:
             save_comparison(comparison, out)
-    found = comparison.as_dict()
+    values = comparison.as_dict()
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        typer.echo(json.dumps(values, allow_nan=False))
     else:
         Console(width=max(130, Console().width)).print(comparison_table(comparison))
-    ends = {p["epsilon"]: p["result"] for p in found["over_epsilon"]}
-    for one, outcome in (ends or {settings.epsilon: found["trajectory"]["result"]}).items():
+    ends = {p["epsilon"]: p["result"] for p in values["over_epsilon"]}
+    for one, outcome in (ends or {settings.epsilon: values["trajectory"]["result"]}).items():
         if outcome != "successful":
             typer.echo(f"nlbound: training at epsilon = {one:g} stopped: {outcome}", err=True)

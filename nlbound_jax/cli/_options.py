@@ -64,11 +64,11 @@ def _read(annotation: Any) -> tuple[Callable[..., Any] | None, list[inspect.Para
             return dict, [_parameter(n, o, text=True) for n, o in options(fact.cls).items()]
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return None, []
-    found = {name: option for name, option in options(cls).items() if option.help}
-    only = next((fact for fact in facts if isinstance(fact, Only)), Only(tuple(found)))
+    declared_options = {name: option for name, option in options(cls).items() if option.help}
+    only = next((fact for fact in facts if isinstance(fact, Only)), Only(tuple(declared_options)))
     return cls, [
         _parameter(name, option, required=name in only.required)
-        for name, option in found.items()
+        for name, option in declared_options.items()
         if name in only.names
     ]
 

@@ -40,10 +40,10 @@ def report(
     first = reports[0]
     if out is not None:
         save(first, out)
-    found = first.as_dict()
+    values = first.as_dict()
     if as_json:
         extra = {"seeds": spread(reports)} if seeds > 1 else {}
-        typer.echo(json.dumps({**found, **extra}, allow_nan=False))
+        typer.echo(json.dumps({**values, **extra}, allow_nan=False))
     else:
         console = Console(width=max(120, Console().width))
         console.print(table(first))

@@ -98,8 +98,8 @@ def _follow(task: Task, preset: Preset, case: Case) -> dict[str, np.ndarray]:
     reached = min(trajectory.ts.size - stopped, ts.size)
     # In float64: the differences are as small as 1e-8.
     weights = tuple(w[:reached].astype(float) for w in trajectory.weights)
-    found = losses(weights, net.epsilon.astype(float), jnp.asarray(task.x.T), jnp.asarray(task.y))
-    padded = [np.append(np.asarray(v), np.full(ts.size - reached, np.nan)) for v in found]
+    values = losses(weights, net.epsilon.astype(float), jnp.asarray(task.x.T), jnp.asarray(task.y))
+    padded = [np.append(np.asarray(v), np.full(ts.size - reached, np.nan)) for v in values]
     return {
         "t": ts.astype(float),
         "loss": padded[0],

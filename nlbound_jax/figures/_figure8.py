@@ -113,13 +113,13 @@ def _terms(train_out, test_out, y, y_test, gamma) -> dict[str, Any]:
         )
         for i in (1, 2, 3)
     ]
-    found = {
+    curves = {
         name: np.stack([np.asarray(getattr(b, name)) for b in bounds])
         for name in ("gap", "train_deviation", "test_deviation", "value")
     }
     f, f_test = (np.asarray(out[0], float) for out in (train_out, test_out))
     return {
-        **found,
+        **curves,
         "train_margin_risk": np.asarray(bounds[0].train_margin_risk),
         "gamma": gamma,
         "train_risk": np.mean(y * f < 0),
@@ -180,10 +180,10 @@ def follow(task: Task, preset: Preset, epsilon: float) -> xr.Dataset:
         data[name] = (("step", *AXES.get(name, ())), np.concatenate([table, missing]))
     coordinates = {"step": np.arange(1, len(ts) + 1), "proxy": list(PROXIES), "ratio": list(RATIOS)}
     clock = ("step", ts, {"units": "gradient-flow time"})
-    found = xr.Dataset(data, coords={**coordinates, "t": clock})
-    found["reached"] = run.reached
-    found["num_steps"] = run.num_steps
-    return found
+    dataset = xr.Dataset(data, coords={**coordinates, "t": clock})
+    dataset["reached"] = run.reached
+    dataset["num_steps"] = run.num_steps
+    return dataset
 
 
 def attributes(title: str, task: Task, preset: Preset) -> dict[str, Any]:

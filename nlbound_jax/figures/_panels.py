@@ -89,8 +89,8 @@ def _overlay(run: Run, settings: Settings, *names: str) -> dict[str, np.ndarray]
     """Bounds drawn over the paper's, each at its best margin at every time; the union over the
     cells is paid for."""
     bounds = [b for b in configured(OVERLAY, **settings.bound_numbers) if b.name in names]
-    found = evaluate_run(bounds, run, settings.delta)
-    return {name: np.minimum(1.0, terms.value).min(axis=1) for name, terms in found.items()}
+    terms_of = evaluate_run(bounds, run, settings.delta)
+    return {name: np.minimum(1.0, terms.value).min(axis=1) for name, terms in terms_of.items()}
 
 
 def _case_coordinates(case: Case, run: Run) -> dict[str, Any]:

@@ -49,14 +49,14 @@ class AbstractClassicalBound(AbstractBound):
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the network; `rest` is the confidence term."""
-        found = self.formula(at, delta)
+        bound = self.formula(at, delta)
         return at.terms(
-            gamma=found.gamma,
-            train_term=found.train_risk,
-            complexity=found.complexity,
-            rest=found.confidence,
-            result=where(jnp.isfinite(found.value), RESULTS.successful, RESULTS.blow_up),
-            parts={"confidence": found.confidence},
+            gamma=bound.gamma,
+            train_term=bound.train_risk,
+            complexity=bound.complexity,
+            rest=bound.confidence,
+            result=where(jnp.isfinite(bound.value), RESULTS.successful, RESULTS.blow_up),
+            parts={"confidence": bound.confidence},
         )
 
 

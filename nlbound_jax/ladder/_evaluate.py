@@ -60,15 +60,15 @@ def evaluate_along(
         at = along.snapshot(now, samples).measured()
         return {bound.name: bound(at, delta) for bound in chosen}
 
-    found: dict[str, Terms] = {}
+    terms: dict[str, Terms] = {}
     times, changing = along.ts.shape[0], along.changing()
     for over_time, part in ((True, slice(times)), (False, slice(times - 1, times))):
         chosen = [bound for bound in bounds if bound.over_time == over_time]
         if chosen:
             now = jax.tree.map(lambda leaf, part=part: leaf[part], changing)
             with _validate.trusted():
-                found |= jax.lax.map(functools.partial(of, chosen), now)
-    return found
+                terms |= jax.lax.map(functools.partial(of, chosen), now)
+    return terms
 
 
 _evaluate = eqx.filter_jit(evaluate_along)
@@ -221,8 +221,8 @@ def evaluate_run(
             lambda a: (a.weights, a.epsilon), along, (weights, along.epsilon.astype(dtype))
         )
     shared = prepared(bounds, run.task, along.weights[0].dtype, delta)
-    found = jax.tree.map(np.asarray, _evaluate(along, shared))
-    return {bound.name: found[bound.name] for bound in bounds}
+    terms = jax.tree.map(np.asarray, _evaluate(along, shared))
+    return {bound.name: terms[bound.name] for bound in bounds}
 
 
 def evaluate_network(
@@ -249,5 +249,5 @@ def evaluate_network(
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
     bounds = checked_bounds(bounds, known_of(task, along=False))
     numbers, samples, level = prepared(bounds, task, net.weights[0].dtype, delta)
-    found = jax.tree.map(np.asarray, _evaluate_one(numbers, net, samples, level))
-    return {bound.name: found[bound.name] for bound in bounds}
+    terms = jax.tree.map(np.asarray, _evaluate_one(numbers, net, samples, level))
+    return {bound.name: terms[bound.name] for bound in bounds}

@@ -44,7 +44,7 @@ class AbstractTheorem52Bound(AbstractBound):
         """The theorem, its premises beta and rho measured on the network at time 0."""
         start: Any = at.start
         t, gammas, cells = at.along
-        found = theorem_5_2(
+        theorem = theorem_5_2(
             t,
             depth=at.net.depth,
             epsilon=at.epsilon,
@@ -63,10 +63,10 @@ class AbstractTheorem52Bound(AbstractBound):
         return at.terms(
             gamma=gammas,
             train_term=at.margin_risk(gammas),
-            complexity=found.capacity,
-            rest=found.deviation,
-            result=where(jnp.isfinite(found.u), RESULTS.successful, RESULTS.blow_up),
-            parts={"capacity": found.capacity, "deviation": found.deviation},
+            complexity=theorem.capacity,
+            rest=theorem.deviation,
+            result=where(jnp.isfinite(theorem.u), RESULTS.successful, RESULTS.blow_up),
+            parts={"capacity": theorem.capacity, "deviation": theorem.deviation},
         )
 
 

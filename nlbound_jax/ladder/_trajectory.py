@@ -56,7 +56,7 @@ class AbstractTrajectoryBound(AbstractBound):
         """The bound from these distances."""
         reference: Any = at.reference
         _, gammas, cells = at.along
-        found = trajectory_bound(
+        bound = trajectory_bound(
             reference.norms,
             reference.frobenius[0],
             self.distances(at),
@@ -72,10 +72,10 @@ class AbstractTrajectoryBound(AbstractBound):
         return at.terms(
             gamma=gammas,
             train_term=at.margin_risk(gammas),
-            complexity=found.capacity,
-            rest=found.deviation,
-            result=where(jnp.isfinite(found.distance), RESULTS.successful, RESULTS.blow_up),
-            parts={"capacity": found.capacity, "deviation": found.deviation},
+            complexity=bound.capacity,
+            rest=bound.deviation,
+            result=where(jnp.isfinite(bound.distance), RESULTS.successful, RESULTS.blow_up),
+            parts={"capacity": bound.capacity, "deviation": bound.deviation},
         )
 
 

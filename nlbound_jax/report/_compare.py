@@ -103,8 +103,8 @@ def _rows_and_curves(
         margins, sums = np.argmin(terms.value, axis=1), np.min(terms.value, axis=1)
         best, last = int(np.argmin(sums)), len(sums) - 1
         row = rows.cell(name, last, int(margins[last]))
-        found = {"best_uncapped": float(sums[best]), "best_t": float(terms.t[best])}
-        at_end.append({**row, "ours": ours, **found})
+        best_of_all = {"best_uncapped": float(sums[best]), "best_t": float(terms.t[best])}
+        at_end.append({**row, "ours": ours, **best_of_all})
         curves.append({"bound": name, "t": terms.t.tolist(), "uncapped": sums.tolist()})
     return at_end, curves
 

@@ -88,8 +88,8 @@ def _over_epsilon(axis, comparison: Comparison, styles: dict[str, dict]) -> None
     points = [p for p in comparison.over_epsilon if p["epsilon"] > 0]
     epsilons = [p["epsilon"] for p in points]
     for name, style in styles.items():
-        found = [{r["bound"]: r for r in p["rows"]}[name]["best_uncapped"] for p in points]
-        axis.loglog(epsilons, found, label=name, **style)
+        values = [{r["bound"]: r for r in p["rows"]}[name]["best_uncapped"] for p in points]
+        axis.loglog(epsilons, values, label=name, **style)
     if comparison.report.test_risk is not None:
         risks = [p["test_risk"] for p in points]
         axis.loglog(epsilons, risks, **TRUTH)

@@ -61,10 +61,10 @@ def spread(reports: list[Report]) -> dict[str, dict[str, float | list[float]]]:
     For every bound `values` (one a report), `min`, `mean` and `max`; and the same for
     `test_risk`, at the end of training, where there is test data.
     """
-    found = {name: [r.best(name)["value"] for r in reports] for name in reports[0].names()}
+    values_of = {name: [r.best(name)["value"] for r in reports] for name in reports[0].names()}
     risks = [r.test_risk[-1] for r in reports if r.test_risk is not None]
     if risks:
-        found["test_risk"] = [float(risk) for risk in risks]
+        values_of["test_risk"] = [float(risk) for risk in risks]
     return {
         name: {
             "values": values,
@@ -72,7 +72,7 @@ def spread(reports: list[Report]) -> dict[str, dict[str, float | list[float]]]:
             "mean": float(np.mean(values)),
             "max": max(values),
         }
-        for name, values in found.items()
+        for name, values in values_of.items()
     }
 
 

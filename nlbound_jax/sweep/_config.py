@@ -211,5 +211,5 @@ def _range(label: str, table: Mapping[str, Any]) -> list[float]:
     stop = _validate.scalar(f"{label}.stop", table["stop"])
     if scale == "log" and min(start, stop) <= 0:
         raise ValueError(f"`{label}` must have a positive start and stop with scale log.")
-    found = (np.geomspace if scale == "log" else np.linspace)(start, stop, num)
-    return [float(v) for v in found]
+    values = (np.geomspace if scale == "log" else np.linspace)(start, stop, num)
+    return [float(v) for v in values]

@@ -74,8 +74,8 @@ class Source:
 
 
 def _digest(*arrays: np.ndarray | None) -> str:
-    found = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(digest_size=12)
     for array in arrays:
         if array is not None:
-            found.update(np.sign(array).astype(np.int8).tobytes())
-    return found.hexdigest()
+            digest.update(np.sign(array).astype(np.int8).tobytes())
+    return digest.hexdigest()

@@ -65,9 +65,9 @@ def map_lanes(
     run = np.asarray([*wanted, *[False] * (size - len(lanes))])[order]
     stacked = jax.tree.map(lambda *leaves: np.stack([leaves[i] for i in order]), *filled)
     stacked, run = jax.device_put((stacked, run), NamedSharding(mesh, PartitionSpec(AXIS)))
-    found = jax.tree.map(np.asarray, jax.device_get(_map(function, stacked, run, shared, mesh)))
+    flow = jax.tree.map(np.asarray, jax.device_get(_map(function, stacked, run, shared, mesh)))
     back = np.argsort(order)[: len(lanes)]
-    return jax.tree.map(lambda leaf: leaf[back], found)
+    return jax.tree.map(lambda leaf: leaf[back], flow)
 
 
 class Start(NamedTuple):
@@ -100,7 +100,7 @@ class Flow(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     def __call__(self, lane: Start, blocks: Blocks) -> Ended:
-        found = solve_flow(
+        flow = solve_flow(
             lane.weights,
             lane.epsilon,
             blocks,
@@ -110,12 +110,12 @@ class Flow(eqx.Module):
             max_steps=self.max_steps,
         )
         return Ended(
-            ts=found.ts,
-            weights=found.weights,
-            end=tuple(w[0] for w in found.end),
-            reached=found.reached,
-            num_steps=found.stats["num_steps"],
-            result=found.result._value,  # pyright: ignore
+            ts=flow.ts,
+            weights=flow.weights,
+            end=tuple(w[0] for w in flow.end),
+            reached=flow.reached,
+            num_steps=flow.stats["num_steps"],
+            result=flow.result._value,  # pyright: ignore
             residual=_residual(LeakyMLP(lane.weights, lane.epsilon), blocks),
         )
 

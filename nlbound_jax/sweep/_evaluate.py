@@ -97,9 +97,9 @@ class Reports:
             )
         except RuntimeError:  # a flow in float64 did not get to its end
             return
-        found = checks.evaluate(measured)
+        inequalities = checks.evaluate(measured)
         for name in checks.claimed_names(settings.depth):
-            check, j = found[name], names.index(name)
+            check, j = inequalities[name], names.index(name)
             arrays["slack"][at][j] = check.slack.min()
             arrays["holds"][at][j] = HOLDS.index("holds" if check.holds else "fails")
 
@@ -118,18 +118,17 @@ class Reports:
             new = [bound for bound in bounds if (bound, delta) not in known]
             terms = self._evaluate(new, along, task, settings.dtype, delta) if new else []
             for bound in new:
-                found = [None if lane is None else lane[bound.name] for lane in terms]
-                known[bound, delta] = found
+                known[bound, delta] = [lane and lane[bound.name] for lane in terms]
             for i, (flow, risk) in enumerate(zip(flows, risks, strict=True)):
                 if flow is None:
                     continue
                 at = _within(piece, flow.lane.place | after, tuple(self.layout.sizes))
                 for bound in bounds:
-                    found = known[bound, delta][i].at(slice(flow.valid))
+                    terms = known[bound, delta][i].at(slice(flow.valid))
                     # What is made once is at the last of the valid times.
-                    first = flow.valid - len(found.t)
+                    first = flow.valid - len(terms.t)
                     test = None if risk[1] is None else risk[1][first:]
-                    _put(arrays, (*at, names.index(bound.name)), found, test, first)
+                    _put(arrays, (*at, names.index(bound.name)), terms, test, first)
 
     def _evaluate(self, bounds, along: list[Any], task: Task, dtype: str, delta: float) -> list:
         """The terms of the bounds for every lane."""

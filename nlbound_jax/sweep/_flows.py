@@ -58,9 +58,9 @@ class Devices:
             return [None] * len(lanes)
         filled = [some if lane is None else lane for lane in lanes]
         wanted = [lane is not None for lane in lanes]
-        found = map_lanes(function, filled, wanted, shared, self.mesh, self.capacity)
+        mapped = map_lanes(function, filled, wanted, shared, self.mesh, self.capacity)
         return [
-            jax.tree.map(lambda leaf, i=i: leaf[i], found) if run else None
+            jax.tree.map(lambda leaf, i=i: leaf[i], mapped) if run else None
             for i, run in enumerate(wanted)
         ]
 
@@ -132,15 +132,15 @@ def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
 def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
     """Gradient descent of one lane; `None` where it diverged."""
     try:
-        found = train_network(lane.net, task, lane.settings, lane.t1 or 0.0, devices=devices)
+        trajectory = train_network(lane.net, task, lane.settings, lane.t1 or 0.0, devices=devices)
     except RuntimeError:
         return None
     arrays = Ended(
-        ts=found.ts,
-        weights=found.weights,
-        end=tuple(w[-1] for w in found.weights),
-        reached=found.reached,
-        num_steps=jnp.asarray(found.stats["num_steps"]),
+        ts=trajectory.ts,
+        weights=trajectory.weights,
+        end=tuple(w[-1] for w in trajectory.weights),
+        reached=trajectory.reached,
+        num_steps=jnp.asarray(trajectory.stats["num_steps"]),
         result=RESULTS.successful._value,  # pyright: ignore
         residual=jnp.asarray(ladder.root_mean_square_residual(lane.net, task)),
     )

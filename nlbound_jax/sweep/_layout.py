@@ -56,8 +56,8 @@ class Layout:
 
     def piece(self, number: int) -> Piece:
         """A piece by its number."""
-        found = np.unravel_index(number, self._counts)
-        blocks = {name: int(b) for name, b in zip(self._order, found, strict=True)}
+        index = np.unravel_index(number, self._counts)
+        blocks = {name: int(b) for name, b in zip(self._order, index, strict=True)}
         slices = {
             n: slice(b * self.blocks[n], min((b + 1) * self.blocks[n], self.sizes[n]))
             for n, b in blocks.items()

@@ -109,11 +109,11 @@ class Store:
 
     def _files(self, piece: Piece) -> dict[str, Path]:
         """The chunk of every array."""
-        found = {}
+        paths = {}
         for name, variable in self.variables.items():
             index = ".".join(str(piece.blocks.get(d, 0)) for d in variable.dims)
-            found[name] = self.path / name / index
-        return found
+            paths[name] = self.path / name / index
+        return paths
 
     def _mark(self, piece: Piece) -> Path:
         return self.path / MARKS / f"{piece.number}.json"
@@ -155,9 +155,9 @@ def _digest(file: Path) -> str:
 def read_attributes(name: str, path: Path) -> dict[str, Any]:
     """The attributes of a sweep's store, or one line that calls it `name`."""
     try:
-        found = json.loads((path / ".zattrs").read_bytes())
-        if found["kind"] == KIND:
-            return found
+        attributes = json.loads((path / ".zattrs").read_bytes())
+        if attributes["kind"] == KIND:
+            return attributes
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"`{name}` must be the store of a sweep, got {str(path)!r}.")
@@ -188,20 +188,20 @@ def _same_configuration(path: Path, config: dict[str, Any]) -> None:
 def read_marks(path: Path, known: dict[str, dict[str, Any]] | None = None) -> dict[str, dict]:
     """The marks of the pieces that are complete, without their digests; `known` ones are not
     read again."""
-    found: dict[str, dict[str, Any]] = {}
+    marks: dict[str, dict[str, Any]] = {}
     for entry in os.scandir(path / MARKS):
         if not entry.name.endswith(".json"):
             continue
         if known is not None and entry.name in known:
-            found[entry.name] = known[entry.name]
+            marks[entry.name] = known[entry.name]
             continue
         try:
             mark = json.loads(Path(entry.path).read_bytes())
             mark.pop("chunks")
-            found[entry.name] = mark
+            marks[entry.name] = mark
         except (OSError, ValueError, KeyError, AttributeError):
             continue
-    return found
+    return marks
 
 
 def count_marks(marks: dict[str, dict[str, Any]]) -> tuple[int, dict[str, int]]:

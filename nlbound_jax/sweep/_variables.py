@@ -55,9 +55,9 @@ def theory_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
     risk = "train_risk" in config.axes or "train_risk" in config.settings
     terms = TERMS if risk else TERMS[:-1]
     units = {"capacity": RISK, "deviation": RISK, "penalty": RISK, "value": RISK}
-    found = [Variable(n, axes, (), "f8", {"units": units.get(n, "1")}) for n in terms]
+    variables = [Variable(n, axes, (), "f8", {"units": units.get(n, "1")}) for n in terms]
     names = ("missing", "successful", "blow_up")
-    return [*found, Variable("result", axes, (), "i1", flag_attrs(names))]
+    return [*variables, Variable("result", axes, (), "i1", flag_attrs(names))]
 
 
 def report_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
@@ -71,11 +71,11 @@ def report_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
             for name, (units, text) in names.items()
         ]
 
-    found = [
+    variables = [
         Variable("result", flow, (), "i1", flag_attrs(FLAGS) | {"long_name": "how training ended"}),
         Variable("num_steps", flow, (), "i4", {"units": "solver steps"}),
     ]
-    found += floats(
+    variables += floats(
         {
             "reached": (TIME, "where training ended"),
             "final_train_risk": (RISK, "train error at the end of training"),
@@ -90,7 +90,7 @@ def report_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
             "test_risk": (RISK, "test error"),
             "scale": ("network output", "size of the reference network's outputs"),
         }
-        found += floats(names, flow, "time")
+        variables += floats(names, flow, "time")
     if "bounds" in config.keep:
         names = {
             "value": (RISK, "bound on the test error, best t and margin"),
@@ -101,13 +101,13 @@ def report_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
             "rest": (RISK, "the rest of the best cell"),
             "best_test_risk": (RISK, "test error at the t of the best cell"),
         }
-        found += floats(names, axes, "bound")
+        variables += floats(names, axes, "bound")
         names = {"value_over_time": (RISK, "bound on the test error, best margin at each time")}
-        found += floats(names, axes, "bound", "time")
+        variables += floats(names, axes, "bound", "time")
         attrs = flag_attrs(FLAGS) | {"long_name": "why the best cell is what it is"}
-        found.append(Variable("bound_result", axes, ("bound",), "i1", attrs))
+        variables.append(Variable("bound_result", axes, ("bound",), "i1", attrs))
     if "checks" in config.keep:
         names = {"slack": ("1", "smallest bound / measured of a claimed inequality over time")}
-        found += floats(names, flow, "check")
-        found.append(Variable("holds", flow, ("check",), "i1", flag_attrs(HOLDS)))
-    return found
+        variables += floats(names, flow, "check")
+        variables.append(Variable("holds", flow, ("check",), "i1", flag_attrs(HOLDS)))
+    return variables
