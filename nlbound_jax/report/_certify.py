@@ -123,9 +123,8 @@ def certify(
         if task.x_test is not None and task.y_test is not None:
             test = _risk(net, task.x_test, task.y_test)
         train = _risk(net, task.x, task.y)
-    rows = [
-        row(bound, found.at(int(found.best_margins())), bound.assumes(task), test)
-        for bound in bounds
-        for found in (terms[bound.name],)
-    ]
+    rows = []
+    for bound in bounds:
+        best = terms[bound.name].at(int(terms[bound.name].best_margins()))
+        rows.append(row(bound, best, bound.assumes(task), test))
     return Certificate(bounds, rows, net, train, test, summary(task)["held_out_trace"], delta)
