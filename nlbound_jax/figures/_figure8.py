@@ -122,8 +122,8 @@ def _terms(train_out, test_out, y, y_test, gamma) -> dict[str, Any]:
         **curves,
         "train_margin_risk": np.asarray(bounds[0].train_margin_risk),
         "gamma": gamma,
-        "train_risk": np.mean(y * f < 0),
-        "test_risk": np.mean(y_test * f_test < 0),
+        "train_risk": np.mean(~(y * f > 0)),
+        "test_risk": np.mean(~(y_test * f_test > 0)),
         "train_loss": np.mean((y - f) ** 2) / 2,
         "test_loss": np.mean((y_test - f_test) ** 2) / 2,
     }
@@ -206,7 +206,7 @@ def attributes(title: str, task: Task, preset: Preset) -> dict[str, Any]:
         "dynamics": "gradient flow (Tsit5, later Bosh3), float32",
         "rtol": RTOL,
         "linear_loss": (1 - task.alignment**2) / 2,
-        "linear_risk": float(np.mean(task.y * fit < 0)),
+        "linear_risk": float(np.mean(~(task.y * fit > 0))),
     }
 
 

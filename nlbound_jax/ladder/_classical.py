@@ -66,7 +66,7 @@ def _widths(at: Snapshot) -> tuple[int, ...]:
 
 def _sample(at: Snapshot, delta) -> dict[str, Any]:
     """What the bounds that count need: an output of zero, or NaN, counts as an error."""
-    risk = jnp.mean(~(at.margins > 0), dtype=float)
+    risk = jnp.mean(~(at.relative[0] > 0), dtype=float)
     return {"train_risk": risk, "num_samples": at.data.num_samples, "delta": delta}
 
 
@@ -77,10 +77,6 @@ def _squares(at: Snapshot) -> Float[Array, " m"]:
 def _size(at: Snapshot) -> Float[Array, ""]:
     """The root mean square of $\\|x_i\\|$."""
     return jnp.sqrt(jnp.mean(_squares(at)))
-
-
-def _margins(at: Snapshot) -> Float[Array, " m"]:
-    return at.margins.astype(float)
 
 
 class VC(AbstractClassicalBound):
@@ -143,7 +139,7 @@ class Frobenius(AbstractClassicalBound):
 
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:
         """By the product of the Frobenius norms."""
-        return classical.frobenius(at.weights, _margins(at), input_norm=_size(at), delta=delta)
+        return classical.frobenius(at.weights, at.margins, input_norm=_size(at), delta=delta)
 
 
 class PathNorm(AbstractClassicalBound):
@@ -157,7 +153,7 @@ class PathNorm(AbstractClassicalBound):
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:
         """By the sum over paths."""
         column = jnp.sqrt(jnp.max(jnp.mean(at.data.x.astype(float) ** 2, axis=1)))
-        return classical.path_norm(at.weights, _margins(at), input_norm=column, delta=delta)
+        return classical.path_norm(at.weights, at.margins, input_norm=column, delta=delta)
 
 
 class PathNormL2(AbstractClassicalBound):
@@ -171,7 +167,7 @@ class PathNormL2(AbstractClassicalBound):
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:
         """By the sum over paths."""
         size = {"input_norm": _size(at), "inputs": "l2"}
-        return classical.path_norm(at.weights, _margins(at), **size, delta=delta)
+        return classical.path_norm(at.weights, at.margins, **size, delta=delta)
 
 
 class Spectral(AbstractClassicalBound):
@@ -187,7 +183,7 @@ class Spectral(AbstractClassicalBound):
         """By spectral norms and the distance from the start."""
         start: Any = at.start
         known = {"input_norm": _size(at), "reference": start.net.weights}
-        return classical.spectral(at.weights, _margins(at), **known, delta=delta)
+        return classical.spectral(at.weights, at.margins, **known, delta=delta)
 
 
 class PACBayesSpectral(AbstractClassicalBound):
@@ -206,7 +202,7 @@ class PACBayesSpectral(AbstractClassicalBound):
         start: Any = at.start
         return classical.pac_bayes_spectral(
             at.weights,
-            _margins(at),
+            at.margins,
             largest_norm=jnp.sqrt(jnp.max(_squares(at))),
             reference=start.net.weights,
             delta=delta,

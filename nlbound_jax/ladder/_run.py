@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from .._types import Numeric
 from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
-from ..networks import LeakyMLP
+from ..networks import LeakyMLP, in_units
 from ..tasks import Task
 from ._snapshot import Reference, Snapshot, Start, start_of
 
@@ -188,7 +188,7 @@ def follow(
 
 @eqx.filter_jit
 def error_over_time(weights, epsilon, x, y) -> Float[Array, " times"]:
-    """The share of samples on the wrong side at every time.
+    """The share of samples with $y f(x) \\le 0$ at every time.
 
     **Arguments:**
 
@@ -202,9 +202,9 @@ def error_over_time(weights, epsilon, x, y) -> Float[Array, " times"]:
     """
 
     def one(weights):
-        margins = y * LeakyMLP(weights, epsilon).features_first(x)
-        # What is not known to be right (NaN) counts as wrong.
-        return jnp.mean(~(margins >= 0), dtype=float)
+        margins = y * in_units(LeakyMLP(weights, epsilon))[0].features_first(x)
+        # What is not known to be right (0 and NaN) counts as wrong.
+        return jnp.mean(~(margins > 0), dtype=float)
 
     return jax.lax.map(one, weights)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._results import RESULTS
 from ..bounds import HeldOutWhitening, held_out_whitening
-from ..networks import LeakyMLP
+from ..networks import LeakyMLP, in_units
 from ..tasks import Task
 from ._terms import Terms
 
@@ -199,9 +199,15 @@ class Snapshot(eqx.Module):
 
     # Kept, as every bound asks for them: XLA does not find out that they are the same.
     @functools.cached_property
+    def relative(self) -> tuple[Float[Array, " m"], Float[Array, ""]]:
+        """$y_i f(x_i)$ over a unit of the network's own, and the unit: see [`in_units`][]."""
+        return self.relative_margins(self.net)
+
+    @property
     def margins(self) -> Float[Array, " m"]:
-        """$y_i f(x_i)$."""
-        return self.margins_of(self.net)
+        """$y_i f(x_i)$, in float64."""
+        margins, unit = self.relative
+        return margins.astype(float) * unit
 
     @functools.cached_property
     def _risks_at_gammas(self) -> tuple[Any, Any] | None:
@@ -215,11 +221,11 @@ class Snapshot(eqx.Module):
 
         The snapshot itself.
         """
-        _ = self.margins, self._risks_at_gammas
+        _ = self.relative, self._risks_at_gammas
         return self
 
-    def margins_of(self, net: LeakyMLP) -> Float[Array, " m"]:
-        """$y_i f(x_i)$ of another network.
+    def relative_margins(self, net: LeakyMLP) -> tuple[Float[Array, " m"], Float[Array, ""]]:
+        """$y_i f(x_i)$ of a network over a unit of its own, in which nothing underflows.
 
         **Arguments:**
 
@@ -227,9 +233,11 @@ class Snapshot(eqx.Module):
 
         **Returns:**
 
-        The margins, `(m,)`.
+        The margins over the unit, `(m,)`, in the dtype of the data, and the unit in float64.
         """
-        return self.data.y * net.features_first(self.data.x)
+        scaled, unit = in_units(net)
+        scaled = jax.tree.map(lambda leaf: leaf.astype(self.data.y.dtype), scaled)
+        return self.data.y * scaled.features_first(self.data.x), unit
 
     def margin_risk(self, gammas: Float[Array, " k"]) -> Float[Array, " k"]:
         """The share of the training set with $y f(x) < \\gamma$.
@@ -263,7 +271,8 @@ class Snapshot(eqx.Module):
 
     def _risks(self, gammas) -> tuple[Any, Any]:
         # Margins are compared in the dtype of the network; counts are exact in float64.
-        ratio = self.margins[None] / gammas.astype(self.data.y.dtype)[:, None]
+        margins, unit = self.relative
+        ratio = margins[None] / (gammas / unit).astype(margins.dtype)[:, None]
         # What is not known to be right (NaN, or a margin that underflows) counts as wrong.
         risk = jnp.mean(~(ratio >= 1), axis=-1, dtype=float)
         ramp = jnp.where(jnp.isnan(ratio), 1.0, jnp.clip(1 - ratio, 0, 1))

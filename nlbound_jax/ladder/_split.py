@@ -2,13 +2,14 @@
 
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import bounds
 from ..bounds import SplitBound, SplitGrid, SplitSizes
-from ..networks import LeakyMLP
+from ..networks import LeakyMLP, in_units
 from ..tasks import Task
 from ._bound import FLOW, NO_PLUG_IN, PLUG_IN, AbstractBound
 from ._snapshot import Snapshot
@@ -66,8 +67,13 @@ class AbstractSplitBound(AbstractBound):
         )
 
 
-def _search(at: Snapshot, margins, norms, sizes: SplitSizes, delta, **changes: Any) -> SplitBound:
-    """The best cell; `changes` are what differs from the whitened training set."""
+def _search(
+    at: Snapshot, relative: tuple[Any, Any], norms, sizes: SplitSizes, delta, **changes: Any
+) -> SplitBound:
+    """The best cell. Margins, and so `sizes` and the deviation, are over a unit of the network, in
+    which nothing underflows; the bound does not depend on it, and is given in the network's
+    own. `changes` are what differs from the whitened training set."""
+    margins, unit = relative
     known = {
         "epsilon": at.epsilon,
         "num_samples": jnp.asarray(float(at.data.num_samples)),
@@ -78,13 +84,23 @@ def _search(at: Snapshot, margins, norms, sizes: SplitSizes, delta, **changes: A
         "grid": GRID,
     }
     gammas = bounds.split_gammas(margins)
-    return bounds.split_search(margins, norms, sizes, gammas, **known | changes)
+    found = bounds.split_search(margins, norms, sizes, gammas, **known | changes)
+
+    def in_outputs(bound: SplitBound) -> tuple[Any, ...]:
+        return (bound.gamma, bound.noise, bound.linear, bound.paths)
+
+    return eqx.tree_at(in_outputs, found, tuple(part * unit for part in in_outputs(found)))
 
 
 def _plain_sizes(linear_norm, paths, dim: int) -> SplitSizes:
     """The norms where inputs are whitened: the plug-in takes $E\\|x\\|^2$ to be d."""
     root = jnp.sqrt(jnp.asarray(float(dim)))
     return SplitSizes(linear_norm, paths[None], root[None], root)
+
+
+def _scaled(at: Snapshot) -> tuple[Any, ...]:
+    """The weights over their units, in float64."""
+    return tuple(w.astype(float) for w in in_units(at.net)[0].weights)
 
 
 class SplitAPriori(AbstractSplitBound):
@@ -101,15 +117,16 @@ class SplitAPriori(AbstractSplitBound):
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the trained network."""
-        sizes = self.sizes(at)
-        return self._terms(at, _search(at, at.margins, at.data.norms, sizes, delta))
+        sizes = self.sizes(at, at.relative[1])
+        return self._terms(at, _search(at, at.relative, at.data.norms, sizes, delta))
 
-    def sizes(self, at: Snapshot) -> SplitSizes:
+    def sizes(self, at: Snapshot, unit: Float[Array, ""]) -> SplitSizes:
         """The norms that any network within the envelope has.
 
         **Arguments:**
 
         - `at`: a [`Snapshot`][].
+        - `unit`: of the outputs.
 
         **Returns:**
 
@@ -117,7 +134,7 @@ class SplitAPriori(AbstractSplitBound):
         """
         reference: Any = at.reference
         linear, paths = bounds.norms_nearby(reference.weights, reference.envelope, at.epsilon)
-        return _plain_sizes(linear, paths, at.data.dim)
+        return _plain_sizes(linear / unit, paths / unit, at.data.dim)
 
 
 class SplitWhollyAPriori(SplitAPriori):
@@ -131,9 +148,7 @@ class SplitWhollyAPriori(SplitAPriori):
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the trained network, from the reference network's margins."""
         reference: Any = at.reference
-        dtype = at.data.y.dtype
-        weights = tuple(v.astype(dtype) for v in reference.weights)
-        margins = at.margins_of(LeakyMLP(weights, at.net.epsilon))
+        relative = at.relative_margins(LeakyMLP(reference.weights, at.epsilon))
         finite = jnp.isfinite(reference.envelope).all()
         # The norms may be infinite too where the envelope is: no 0 * inf on the way.
         norms, frobenius, far = (
@@ -141,8 +156,8 @@ class SplitWhollyAPriori(SplitAPriori):
             for values in (reference.norms, reference.frobenius[0], reference.envelope)
         )
         reach = jnp.where(finite, bounds.output_distance(norms, frobenius, far), jnp.inf)
-        sizes = self.sizes(at)
-        bound = _search(at, margins, at.data.norms, sizes, delta, deviation=reach)
+        sizes, reach = self.sizes(at, relative[1]), reach / relative[1]
+        bound = _search(at, relative, at.data.norms, sizes, delta, deviation=reach)
         return self._terms(at, bound)
 
 
@@ -156,7 +171,7 @@ class SplitAPosteriori(AbstractSplitBound):
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the network."""
-        weights, dim = at.weights, at.data.dim
+        weights, dim = _scaled(at), at.data.dim
         size = jnp.linalg.norm(bounds.linear_part(weights, at.epsilon))
         if at.net.depth == 2:
             metric = bounds.linear_metric(weights, at.epsilon, at.data.spectrum, GRID)
@@ -164,7 +179,7 @@ class SplitAPosteriori(AbstractSplitBound):
             sizes = SplitSizes(size, metric, ones, jnp.sqrt(jnp.asarray(float(dim))))
         else:
             sizes = _plain_sizes(size, bounds.path_norms(weights), dim)
-        return self._terms(at, _search(at, at.margins, at.data.norms, sizes, delta))
+        return self._terms(at, _search(at, at.relative, at.data.norms, sizes, delta))
 
 
 class SplitNoPlugIn(AbstractSplitBound):
@@ -182,7 +197,7 @@ class SplitNoPlugIn(AbstractSplitBound):
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the network, at the ridge that is best for it."""
         held_out: Any = at.held_out
-        margins, weights = at.margins, at.weights
+        weights = _scaled(at)
         raw = (weights[0] @ at.data.matrix.T, *weights[1:])
         less = {"delta": delta * (1 - at.data.moment_share), "dim": held_out.basis.shape[0]}
 
@@ -190,7 +205,8 @@ class SplitNoPlugIn(AbstractSplitBound):
         def at_ridge(args):
             ridge, norms = args
             sizes = held_out.sizes(raw, at.epsilon, ridge)
-            return _search(at, margins, norms.astype(margins.dtype), sizes, **less)
+            norms = norms.astype(at.data.y.dtype)
+            return _search(at, at.relative, norms, sizes, **less)
 
         ridges = (jnp.arange(held_out.ridges), held_out.input_norms)
         tried = jax.lax.map(at_ridge, ridges)

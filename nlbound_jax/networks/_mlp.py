@@ -84,8 +84,35 @@ class LeakyMLP(eqx.Module):
 
         `ValueError` if the shape does not fit or an entry is not finite.
         """
-        out = self(x)
+        out = in_units(self)[0](x)
         return jnp.where(out < 0, -jnp.ones_like(out), jnp.ones_like(out))
+
+
+def in_units(net: LeakyMLP) -> tuple[LeakyMLP, Float[Array, ""]]:
+    """The network over a unit of its outputs. Networks without biases are homogeneous: with every
+    layer over a power of two near its largest entry, which rounds nothing, the outputs are of the
+    size of the inputs, and their signs survive where a small start would underflow.
+
+    **Arguments:**
+
+    - `net`: any network.
+
+    **Returns:**
+
+    The network in units, and the unit: the product of the powers of two, in float64 if that is
+    enabled. `net(x)` is the product of the two, but for underflow.
+    """
+
+    def power(w: Float[Array, "out in"]) -> Float[Array, ""]:
+        largest = jnp.max(jnp.abs(w))
+        # What is zero or not finite stays what it is.
+        largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, jnp.ones_like(largest))
+        return largest / jnp.frexp(largest)[0]
+
+    powers = [power(w) for w in net.weights]
+    scaled = tuple(w / p for w, p in zip(net.weights, powers, strict=True))
+    unit = jnp.prod(jnp.stack([p.astype(_validate.float_dtype()) for p in powers]))
+    return LeakyMLP(scaled, net.epsilon), unit
 
 
 def whitened(x: Any, first: Float[Array, "out d"]) -> Float[Array, "*samples d"]:

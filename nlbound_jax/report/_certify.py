@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _validate, ladder
 from ..ladder import AbstractBound
-from ..networks import LeakyMLP, check_network
+from ..networks import LeakyMLP, check_network, in_units
 from ..tasks import Task
 from ._report import summary
 from ._rows import row
@@ -25,7 +25,8 @@ class Certificate(eqx.Module):
     - `rows`: one dictionary for each, with the keys of a report's entry, at its best margin; `t` is
         `None`.
     - `network`: the network on whitened inputs, a [`LeakyMLP`][].
-    - `train_risk`, `test_risk`: fractions misclassified; `test_risk` is `None` without test data.
+    - `train_risk`, `test_risk`: the share of samples with $y f(x) \\le 0$: an output of 0, or NaN,
+        is an error. `test_risk` is `None` without test data.
     - `held_out_trace`: the mean of $\\|\\tilde x\\|^2$ over the test set, beside d, or `None`.
     - `delta`: one minus the confidence of each bound.
     """
@@ -58,8 +59,8 @@ class Certificate(eqx.Module):
 
 
 def _risk(net: LeakyMLP, x, y) -> float:
-    # What is not known to be right (NaN) counts as wrong.
-    return float(np.mean(~(np.asarray(net(x)) * y >= 0)))
+    # What is not known to be right (0 and NaN) counts as wrong.
+    return float(np.mean(~(np.asarray(in_units(net)[0](x)) * y > 0)))
 
 
 def certify(

@@ -34,7 +34,8 @@ class Report(eqx.Module):
     - `start`: the network at time 0, a [`LeakyMLP`][].
     - `trajectory`: the trained network over time, a [`Trajectory`][].
     - `scale`: $\\|\\omega V_L \\cdots V_1\\|$ of the reference network over time, `(times,)`.
-    - `train_risk`, `test_risk`: over time, `(times,)`; `test_risk` is `None` without test data.
+    - `train_risk`, `test_risk`: the share of samples with $y f(x) \\le 0$ over time, `(times,)`: an
+        output of 0, or NaN, is an error. `test_risk` is `None` without test data.
     - `assumes`: what each bound assumes of these data, by its name.
     - `task`: a summary of the data.
     - `settings`: the [`Settings`][].
