@@ -75,7 +75,7 @@ BAD = [
     (["--norm-bound", "1"], "`norm_bound` must be left out with mnist, got '1.0'."),
     (["--positive", "1,x"], "`positive` must be a non-empty set of digits 0 to 9, got [1, 'x']."),
     (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
-    (["--beta", "5"], "`beta` must be below 0.7549 at `until` = 0.9, got 5: the network starts"),
+    (["--beta", "5"], "`beta` must be below 0.7551 at `until` = 0.9, got 5: the network starts"),
     (["--beta", "1e-40"], "`beta` must be at least 9.86e-32 at depth 2 in float32, at least 1e-2"),
     (["--beta", "1e-300", "--dtype", "float64"], "`beta` must be at least 1e-292 at depth 2 in"),
 ]

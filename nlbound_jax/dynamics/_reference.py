@@ -188,13 +188,14 @@ def _measure(weights, distances, target, slope: EnvelopeSlopes):
     return jax.tree.map(reached, (norms, frobenius, linear_map, residual, distances))
 
 
-def _stopped(ts, weights: Weights, result: RESULTS) -> str:
+def _stopped(ts, weights: Any, result: RESULTS) -> str:
     """One line on a solve that did not get to its end."""
     reached = np.isfinite(np.asarray(weights[0])).all(axis=(1, 2))
     last = float(np.max(np.asarray(ts)[reached], initial=0.0))
+    why = RESULTS[result].strip().partition(".")[0]  # then Diffrax tells of its own arguments
     return (
         f"reference_flow, the flow of the linear reference network, stopped after t = {last:.6g} "
-        f"of {float(ts[-1]):.6g}: {RESULTS[result].strip()}"
+        f"of {float(ts[-1]):.6g}: {why}."
     )
 
 

@@ -197,7 +197,8 @@ def train_network(
 
     **Raises:**
 
-    `RuntimeError` if gradient descent diverged.
+    `RuntimeError` if gradient descent diverged; `ValueError` if it would take more steps than can
+    be counted.
     """
     if settings.dynamics == "gd":
         every = max(1, math.ceil(t1 / (settings.num_times * GD_STEP)))
