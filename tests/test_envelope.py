@@ -10,7 +10,7 @@ from helpers import assert_close, small_task, traced_anew
 
 from nlbound_jax import Settings, bounds, dynamics, networks
 from nlbound_jax.dynamics import _reference
-from nlbound_jax.report import train
+from nlbound_jax.report import train as train_for_report
 
 pytestmark = pytest.mark.float64
 
@@ -270,7 +270,7 @@ def test_a_reference_network_that_stopped_says_so_itself(monkeypatch):
     with pytest.raises(RuntimeError, match=message):
         dynamics.reference_flow(net, task.target, ts, throw=True)
     with pytest.raises(RuntimeError, match=message):
-        train(task, Settings(width=3, num_times=2, end_time=1.0))
+        train_for_report(task, Settings(width=3, num_times=2, end_time=1.0))
 
 
 @pytest.mark.quick

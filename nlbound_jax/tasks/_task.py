@@ -214,8 +214,9 @@ def whiten(
     if not spectrum[0] > 0:
         raise ValueError("`x` must have a non-zero sample, got only zeros.")
     rank = int((spectrum > cut * spectrum[0]).sum())
-    _warn_of_scales(np.asarray(triangular), rank, cut, components)
-    if components is not None:
+    if components is None:  # else the small directions are not asked for
+        _warn_of_scales(np.asarray(triangular), rank, cut)
+    else:
         rank = _validate.integer("components", components, 1, rank)
     matrix = right[:rank].T * (math.sqrt(len(x)) / singular[:rank])
     # Fix the signs, so that the coordinates do not depend on the LAPACK build.
@@ -224,12 +225,8 @@ def whiten(
     return spectrum[:rank], matrix
 
 
-def _warn_of_scales(
-    triangular: Float[np.ndarray, "k features"], rank: int, cut: float, components: int | None
-) -> None:
+def _warn_of_scales(triangular: Float[np.ndarray, "k features"], rank: int, cut: float) -> None:
     """Warn where the cut drops directions that it would keep at their own scale."""
-    if components is not None and components <= rank:
-        return  # the small directions are not asked for
     sizes = np.linalg.norm(triangular, axis=0)
     own = np.linalg.svd(triangular / np.where(sizes > 0, sizes, 1.0), compute_uv=False) ** 2
     full = int((own > cut * own[0]).sum())
