@@ -74,11 +74,23 @@ def interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
     return f"in {left}{low:g}, {high:g}{right}"
 
 
+def numpy_numbers(array: np.ndarray) -> np.ndarray:
+    """`array`, in float64 if it is of a real type that NumPy itself does not have (those of
+    ml_dtypes, as bfloat16, float8_e4m3fn and int4): NumPy sees raw bytes in them."""
+    dtype = array.dtype
+    foreign = dtype.kind == "V" or dtype.itemsize < 2  # float8_e5m2 says that it is a float
+    if foreign and any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        return array if dtype.kind in "iu" else array.astype(np.float64)
+    return array
+
+
 def numeric(name: str, value: Any, allowed: str) -> np.ndarray:
     """A concrete `value` as an array of real numbers, or one line that says what is allowed."""
     try:
         # Beyond 2**64 NumPy would make an object of a whole number.
-        array = np.asarray(float(value) if isinstance(value, int) else value)
+        if isinstance(value, list | tuple) and any(isinstance(v, jax.Array) for v in value):
+            value = [np.asarray(v) for v in value]
+        array = numpy_numbers(np.asarray(float(value) if isinstance(value, int) else value))
         if array.dtype.kind in "biuf":
             return array
     except (TypeError, ValueError, OverflowError):
@@ -94,14 +106,17 @@ def _outside(xp: Any, raw: Any, low: float, high: float, open_low: bool, open_hi
 
 def _check(
     name: str, value: Any, low: float, high: float, open_low: bool = False, open_high: bool = False
-) -> None:
+) -> Any:
     """Raise unless every entry of a concrete `value` is finite and within the interval. The range
-    is tested on the value as given: float32 would round 1e-50 to 0."""
+    is tested on the value as given: float32 would round 1e-50 to 0. Returns what JAX makes an
+    array of."""
     allowed = interval(low, high, open_low, open_high)
-    raw = numeric(name, value, allowed).astype(float)
+    found = numeric(name, value, allowed)
+    raw = found.astype(float)
     bad = np.ravel(_outside(np, raw, low, high, open_low, open_high))
     if bad.any():
         raise ValueError(f"`{name}` must be {allowed}, got {np.ravel(raw)[np.argmax(bad)]:g}.")
+    return value if isinstance(value, jax.Array) and value.dtype == float_dtype() else found
 
 
 def real(
@@ -116,14 +131,35 @@ def real(
     """`value` as a floating array, every entry finite and within the interval."""
     ends = (low, high, open_low, open_high)
     if not is_traced(value):
-        _check(name, value, *ends)
-        return jnp.asarray(float(value) if isinstance(value, int) else value, dtype=float_dtype())
+        found = _check(name, value, *ends)
+        return _kept(name, found, jnp.asarray(found, dtype=float_dtype()), *ends)
     allowed = interval(*ends)
     try:
         array = jnp.asarray(value, dtype=float_dtype())
     except (TypeError, ValueError):
         raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.") from None
     return _checked_at_run_time(array, _outside(jnp, array, *ends), f"`{name}` must be {allowed}.")
+
+
+def _kept(name: str, given: Any, array: Array, *ends: Any) -> Array:
+    """`array` unless its dtype has rounded what was given out of the interval."""
+    if array.dtype == np.float64:
+        return array
+    low, _, open_low, _ = ends
+    limits = np.finfo(np.float32)
+    with np.errstate(over="ignore", under="ignore"):  # by NumPy: inside a jit `array` is traced
+        raw = np.asarray(given, np.float32).astype(float)
+    bad = _outside(np, raw, *ends)
+    if low == 0 and open_low:  # what is subnormal counts as 0
+        bad = bad | (raw < float(limits.tiny))
+    bad = np.ravel(bad)
+    if bad.any():
+        raise ValueError(
+            f"`{name}` must be {interval(*ends)} in {array.dtype}, whose positive numbers go "
+            f"from {float(limits.tiny):.2g} to {float(limits.max):.2g}, got "
+            f"{np.ravel(np.asarray(given, float))[np.argmax(bad)]!r}; jax_enable_x64 gives float64."
+        )
+    return array
 
 
 def _checked_at_run_time(array: Array, bad: Array, message: str) -> Array:
@@ -136,7 +172,10 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     if high is None and isinstance(value, int) and value > LARGEST:
         allowed = f"an integer in [{low}, {LARGEST}]"
     ok = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-    if not ok or value < low or value > (LARGEST if high is None else high):
+    number: Any = value
+    if not ok and isinstance(value, np.generic) and jnp.issubdtype(value.dtype, jnp.integer):
+        number, ok = int(number), True  # of ml_dtypes, as int4
+    if not ok or number < low or number > (LARGEST if high is None else high):
         raise ValueError(f"`{name}` must be {allowed}, got {shown(value)}.")
     return int(value)
 
@@ -227,8 +266,10 @@ def number(
 def finite(name: str, arrays: Sequence[Any]) -> None:
     """Raise if a concrete array of `arrays` has an entry that is not finite."""
     for array in arrays:
-        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
-            bad = np.asarray(array).ravel()
+        if is_traced(array):
+            continue
+        bad = numpy_numbers(np.asarray(array)).ravel()
+        if not np.isfinite(bad).all():
             raise ValueError(f"`{name}` must be finite, got {bad[~np.isfinite(bad)][0]}.")
 
 

@@ -130,7 +130,16 @@ DATA = [
         arrays(X, np.full(40, None)),
         "`y` must be numbers, booleans or strings, got dtype object.",
     ),
-    Case("y as a column", arrays(X, Y[:, None]), "`y` must have shape (40,), got (40, 1)."),
+    Case(
+        "one-hot labels",
+        arrays(X, np.eye(3)[np.arange(40) % 3]),
+        "`y` must have shape (40,), got (40, 3): of one-hot labels give `y.argmax(axis=1) == k`, True (+1) for class k, or `y.argmax(axis=1)` if there are two, class 1 being +1.",
+    ),
+    Case(
+        "a scale of another kind",
+        arrays(X, Y, scale="rows"),
+        "`scale` must be one of 'norm', 'columns', got 'rows'.",
+    ),
     Case("y of another length", arrays(X, Y[:-1]), "`y` must have shape (40,), got (39,)."),
     Case(
         "x_test without y_test",
@@ -212,7 +221,27 @@ DATA = [
     Case(
         "a report where there is nothing to learn",
         lambda: report(tasks.from_arrays([[1.0], [-1.0], [1.0], [-1.0]], [1, 1, 0, 0]), SETTINGS),
-        "`task` must have labels that correlate with the inputs, got alignment 0: there is nothing to learn, so no learning time; set `end_time`.",
+        "`task` must have labels that correlate with the inputs, got alignment 0: there is nothing to learn, so no learning time; set `end_time` (--end-time).",
+    ),
+    Case(
+        "a report that starts beyond its end",
+        lambda: report(tasks.from_arrays([[1.0], [-1.0]], [1, 0]), Settings(beta=5.0, epsilon=0)),
+        "`beta` must be below 0.9487 at `until` = 0.9, got 5: the network starts at 25 times the target, beyond what it is to learn; a smaller `beta` gives a learning time, or `end_time` (--end-time) sets the time itself.",
+    ),
+    Case(
+        "a start below float32",
+        lambda: report(TASK, Settings(beta=1e-40)),
+        "`beta` must be at least 9.86e-32 at depth 2 in float32, at least 1e-292 in float64, got 1e-40.",
+    ),
+    Case(
+        "an end beyond float32",
+        lambda: report(TASK, Settings(end_time=1e39)),
+        "`end_time` must be in [4.7e-37, 3.4e+38] in float32, got 1e+39.",
+    ),
+    Case(
+        "more steps of gradient descent than can be counted",
+        lambda: report(TASK, Settings(end_time=1e9, dynamics="gd")),
+        "`dynamics` must be 'flow' to train until t = 1e+09, got 'gd', whose steps of 0.001 get to t = 2.14748e+06 at most.",
     ),
     Case(
         "arrays where a task is wanted",
@@ -265,6 +294,13 @@ NETWORKS = [
         "a start of size 0",
         lambda: networks.initialize(jax.random.key(0), 3, 4, 2, epsilon=0.1, beta=0),
         "`beta` must be positive and finite, got 0.",
+    ),
+    Case(
+        "a start below the dtype of the weights",
+        lambda: networks.initialize(
+            jax.random.key(0), 3, 4, 2, epsilon=0.1, beta=1e-20, dtype="float16"
+        ),
+        "`beta` must be in [6.1e-05, 6.55e+04] for weights of float16, got 1e-20.",
     ),
     Case(
         "a seed where a key is wanted",
@@ -325,7 +361,7 @@ DYNAMICS = [
     Case(
         "a network that starts learned",
         lambda: dynamics.learning_time(0.5, depth=2, alignment=0.5, beta=0.9),
-        "`fraction` must exceed omega beta^depth / alignment, where the network starts, 1.62.",
+        "`beta` must be so small that omega beta^depth / alignment, where the network starts, is below 1, got 1.62: it starts beyond the target.",
     ),
     Case(
         "a learning time without alignment",
@@ -424,6 +460,9 @@ WORKS = {
     "samples of zeros": "whitened to zeros",
     "labels without correlation (with `end_time`)": "alignment 0; every bound is 1, none NaN",
     "inputs of size 1e300, 1e-300 and subnormal": "the same whitened inputs",
+    "bfloat16, float8, float4, int4 and the other real types of ml_dtypes": "as their float64 values",
+    "labels as a column (m, 1)": "as the labels (m,)",
+    "features of very different units": 'a warning if the cut drops some; `scale="columns"` keeps them',
     "float16, float32, uint8, uint64, bool, long double": "as their float64 values",
     "lists, Fortran order, strides, read-only and JAX arrays": "as a NumPy array",
     "labels as bools, ints, floats, strings, bytes, objects of strings": "the larger class is +1",

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import bad_inputs
+import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from bad_inputs import SETTINGS, WORKS, X, Y, message_of, table
 from helpers import assert_close
 
-from nlbound_jax import Settings, certify, report, tasks
+from nlbound_jax import Settings, bounds, certify, networks, report, tasks
 
 CASES = [case for cases in bad_inputs.GROUPS.values() for case in cases]
 
@@ -139,3 +141,87 @@ def test_a_test_set_of_one_sample_or_one_class():
         task = tasks.from_arrays(X, Y, samples, np.ones(len(samples)))
         assert (task.y_test == 1).all()
         assert_close(task.x_test, task.x[: len(samples)], rtol=1e-9)
+
+
+# One of each family; `int4` and `uint4` are no numbers to NumPy either.
+FOREIGN = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e3m4", "float4_e2m1fn")
+FOREIGN += ("float6_e2m3fn", "int4", "uint4", "int2")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_numbers_of_types_that_numpy_does_not_have(no_type_checks, name):
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    ones = (X > 0).astype(dtype)
+    plain = tasks.from_arrays((X > 0).astype(float), Y)
+    assert_close(tasks.from_arrays(ones, Y).x, plain.x, rtol=1e-12)
+    assert_close(plain.transform(ones), plain.x, rtol=1e-12)
+    assert (tasks.from_arrays(X, (Y > 0).astype(dtype)).y == Y).all()
+    one = dtype.type(1)
+    for given in (one, np.asarray([one]), [one]):
+        assert_close(jnp.ravel(bounds.kl_inverse(given, 0.1)), jnp.ones(1), rtol=1e-6)
+    assert float(tasks.from_arrays(X, Y, norm_bound=X.size * 1.0).norm_bound) == 1.0
+    if "int" in name:
+        assert tasks.from_arrays(X, Y, components=one).rank == 1
+    else:
+        with pytest.raises(ValueError, match="`components` must be an integer"):
+            tasks.from_arrays(X, Y, components=one)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
+def test_jax_numbers_of_small_types(no_type_checks, name):
+    one = jnp.asarray(1, name)
+    for given in (one, [one], one[None]):
+        assert_close(jnp.ravel(bounds.kl_inverse(given, 0.1)), jnp.ones(1), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"`delta` must be in \(0, 1\), got 1"):
+        certify(bad_inputs.NET, bad_inputs.TASK, delta=one)
+
+
+@pytest.mark.float32
+def test_a_number_that_float32_rounds_out_of_its_interval():
+    for beta in (1e-50, 1e-40):
+        with pytest.raises(ValueError, match=r"^`beta` must be positive .* in float32, .* float64"):
+            networks.initialize(jax.random.key(0), 3, 4, 2, epsilon=0.1, beta=beta)
+
+
+def test_labels_as_a_column():
+    task = tasks.from_arrays(X, Y[:, None], X, Y[:, None])
+    assert (task.y == Y).all()
+    assert (task.y_test == Y).all()
+
+
+def mixed_units():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 11))
+    y = np.where(x[:, 1] + 0.3 * rng.normal(size=200) > 0, 1, -1)
+    return x * np.asarray([1e8] + [1.0] * 10), x, y
+
+
+def test_features_of_very_different_units():
+    x, same, y = mixed_units()
+    with pytest.warns(UserWarning, match="whitening kept 1 of 11 directions: [^\n]*$") as caught:
+        task = tasks.from_arrays(x, y)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert task.rank == 1
+    columns = tasks.from_arrays(x, y, x[:5], y[:5], scale="columns")
+    plain = tasks.from_arrays(same, y)
+    assert columns.rank == 11
+    assert_close(columns.alignment, plain.alignment, rtol=1e-9)
+    # A rotation of the other's inputs.
+    assert_close(columns.x @ columns.x.T, plain.x @ plain.x.T, rtol=1e-6, atol=1e-6)
+    assert_close(columns.transform(x), columns.x, rtol=1e-12)
+    assert_close(columns.x_test, columns.x[:5], rtol=1e-9)
+    back = columns.transform.inverse(columns.x) * columns.transform.scale
+    assert_close(back, x, rtol=1e-6)
+    assert tasks.from_arrays(x, y, components=1).rank == 1  # asked for: no warning
+
+
+def test_scaled_columns_of_less_than_full_rank():
+    x, _, y = mixed_units()
+    x = np.hstack([x, x[:, :1], 0 * x[:, :1]])  # a copy and a column of zeros
+    task = tasks.from_arrays(x, y, scale="columns")
+    assert (task.rank, task.num_features) == (11, 13)
+    back = task.transform.inverse(task.x) * task.transform.scale
+    assert_close(back[:, :12], x[:, :12], rtol=1e-6)
+    assert (back[:, 12] == 0).all()
+    assert np.linalg.norm(task.x * np.sqrt(task.spectrum), axis=1).max() <= 1 + 1e-9

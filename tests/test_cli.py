@@ -4,11 +4,13 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 import xarray as xr
 from helpers import assert_close, small_data
 from typer.testing import CliRunner
 
 from nlbound_jax.cli._app import app
+from nlbound_jax.cli._errors import one_line_errors
 
 pytestmark = pytest.mark.float64
 
@@ -73,7 +75,9 @@ BAD = [
     (["--norm-bound", "1"], "`norm_bound` must be left out with mnist, got '1.0'."),
     (["--positive", "1,x"], "`positive` must be a non-empty set of digits 0 to 9, got [1, 'x']."),
     (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
-    (["--beta", "2"], "`fraction` must exceed omega beta^depth / alignment"),
+    (["--beta", "5"], "`beta` must be below 0.7551 at `until` = 0.9, got 5: the network starts"),
+    (["--beta", "1e-40"], "`beta` must be at least 9.86e-32 at depth 2 in float32, at least 1e-2"),
+    (["--beta", "1e-300", "--dtype", "float64"], "`beta` must be at least 1e-292 at depth 2 in"),
 ]
 
 
@@ -86,6 +90,22 @@ def test_bad_options_get_one_line_and_status_2(args, message):
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(("kind", "known"), [(RuntimeError, True), (NotImplementedError, False)])
+@pytest.mark.quick
+def test_a_computation_that_failed_gets_one_line_and_status_1(kind, known):
+    def run():
+        with one_line_errors():
+            raise kind("flow: it stopped")
+
+    if not known:  # an error of the program: with its traceback
+        with pytest.raises(kind):
+            run()
+        return
+    with pytest.raises(typer.Exit) as caught:
+        run()
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize("args", [["--width", "x"], ["--init", "zeros"], ["--no-such"]])

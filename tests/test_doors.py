@@ -52,7 +52,14 @@ FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
 
 # A valid call of each, by name; what is not here is in EXEMPT with the reason.
 CALLS = {
-    "tasks.from_arrays": {"x": X, "y": Y, "norm_bound": 10.0, "components": 2, "cut": 1e-9},
+    "tasks.from_arrays": {
+        "x": X,
+        "y": Y,
+        "norm_bound": 10.0,
+        "components": 2,
+        "cut": 1e-9,
+        "scale": "columns",
+    },
     "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
     "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
     "networks.linear_proxy": {"linear": LINEAR},

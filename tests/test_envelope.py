@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import assert_close, small_task, traced_anew
 
-from nlbound_jax import bounds, dynamics, networks
+from nlbound_jax import Settings, bounds, dynamics, networks
 from nlbound_jax.dynamics import _reference
+from nlbound_jax.report import train as train_for_report
 
 pytestmark = pytest.mark.float64
 
@@ -239,3 +240,50 @@ def test_blow_up_is_infinite_from_there_on():
     first = np.argmax(np.isinf(far[:, 0]))
     assert np.isinf(far[first:]).all()
     assert np.isfinite(np.asarray(reference.norms)).all()
+
+
+def stopping(monkeypatch, *, with_envelope_only):
+    """The solve of the reference network loses what comes after its first time."""
+    solve = _reference._solve
+
+    def stopped(*args):
+        (weights, far), result = solve(*args)
+        if with_envelope_only and not args[-1]:
+            return (weights, far), result
+        weights, far = jax.tree.map(lambda a: a.at[1:].set(jnp.inf), (weights, far))
+        return (weights, far), _reference.RESULTS.max_steps_reached
+
+    monkeypatch.setattr(_reference, "_solve", stopped)
+
+
+@pytest.mark.quick
+def test_a_reference_network_that_stopped_says_so_itself(monkeypatch):
+    task = small_task()
+    net = networks.initialize(
+        jax.random.key(0), task.rank, 4, 2, epsilon=0.1, beta=0.1, dtype="float64"
+    )
+    ts = np.array([0.5, 1.0])
+    stopping(monkeypatch, with_envelope_only=False)
+    kept = dynamics.reference_flow(net, task.target, ts)
+    assert np.isinf(kept.linear_map[1]).all()
+    message = r"^reference_flow, .*, stopped after t = 0.5 of 1: The maximum number [^.`]*\.$"
+    with pytest.raises(RuntimeError, match=message):
+        dynamics.reference_flow(net, task.target, ts, throw=True)
+    with pytest.raises(RuntimeError, match=message):
+        train_for_report(task, Settings(width=3, num_times=2, end_time=1.0))
+
+
+@pytest.mark.quick
+def test_an_envelope_that_stopped_leaves_the_reference_network(monkeypatch):
+    task = small_task()
+    net = networks.initialize(
+        jax.random.key(0), task.rank, 4, 2, epsilon=0.1, beta=0.1, dtype="float64"
+    )
+    ts = np.array([0.5, 1.0])
+    whole = dynamics.reference_flow(net, task.target, ts)
+    stopping(monkeypatch, with_envelope_only=True)
+    found = dynamics.reference_flow(net, task.target, ts, throw=True)
+    assert_close(found.linear_map, whole.linear_map, rtol=1e-6)
+    assert found.envelope is not None
+    assert np.isfinite(found.envelope[0]).all()
+    assert np.isinf(found.envelope[1]).all()

@@ -206,7 +206,7 @@ def test_certify_on_the_command_line(tmp_path, mnist7):
         (None, [], "`weights` must be an .npz file, got"),
         ({"W1": np.ones((3, 49))}, [], "`weights` must hold the arrays W1 ... WL, L >= 2, got W1"),
         ({"W1": np.ones(3), "W2": np.ones((1, 3))}, [], "got W1 of shape (3,)"),
-        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 3))}, [], "`net` must have 49 inputs"),
+        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 3))}, [], "`weights` must have 49 inputs"),
         ({"W1": np.ones((3, 5)), "W2": np.ones((1, 4))}, [], "`weights` must be at least two"),
         ({"W1": np.ones((3, 49)), "W2": np.ones((1, 3))}, ["--epsilon", 2], "`epsilon` must be in"),
     ],

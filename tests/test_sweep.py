@@ -100,6 +100,26 @@ def assert_same_store(one, other):
 
 @pytest.mark.quick
 @pytest.mark.float64
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    toml = tmp_path / "sweep.toml"
+    toml.write_bytes(b"\xef\xbb\xbf[axes]\nepsilon = [0.1, 0.2]\n")
+    assert SweepConfig.load(toml).axes == {"epsilon": (0.1, 0.2)}
+
+
+@pytest.mark.quick
+@pytest.mark.float64
+def test_a_start_that_its_dtype_cannot_hold_is_named_before_any_work():
+    with pytest.raises(ValueError, match=r"^`axes.beta` must be at least 9.86e-32 at depth 2 in f"):
+        SweepConfig({"beta": [1e-3, 1e-40]})
+    with pytest.raises(ValueError, match=r"^`settings.beta` must be at least 3.14e-16 at depth 3"):
+        SweepConfig({"depth": [2, 3]}, {"beta": 1e-20})
+    with pytest.raises(ValueError, match=r"^`settings.end_time` must be in .* in float32"):
+        SweepConfig({"depth": [2, 3]}, {"end_time": 1e39})
+    SweepConfig({"beta": [1e-40]}, {"dtype": "float64"})
+
+
+@pytest.mark.quick
+@pytest.mark.float64
 def test_a_toml_file_is_what_its_mapping_is(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(

@@ -176,7 +176,8 @@ def measure(
 
     **Raises:**
 
-    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set; `RuntimeError` saying
+    which flow stopped when.
     """
     _validate.needs_x64("measure")
     ts = _validate.real("ts", ts, 0, open_low=True)
@@ -199,9 +200,9 @@ def measure(
         progress_meter=diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
     )
     start = float(np.sqrt(np.mean((task.y - np.asarray(net(task.x))) ** 2)))
-    reference = reference_flow(net, task.target, ts, initial_residual=start)
+    reference = reference_flow(net, task.target, ts, initial_residual=start, throw=True)
     linear_net = LeakyMLP(net.weights, jnp.zeros_like(net.epsilon))
-    linear = reference_flow(linear_net, task.target, ts, envelope=False)
+    linear = reference_flow(linear_net, task.target, ts, envelope=False, throw=True)
     sides = _sides(
         derivative.weights,
         reference.weights,

@@ -66,7 +66,10 @@ def certify(
         layers = _load(weights)
         net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(settings.epsilon))
         task = load_task(data)
-        certificate = make(net, task, delta=settings.delta, inputs=inputs.value)
+        try:
+            certificate = make(net, task, delta=settings.delta, inputs=inputs.value)
+        except ValueError as error:  # it knows the file's matrices as a network
+            raise ValueError(str(error).replace("`net`", "`weights`", 1)) from None
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
         values = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}

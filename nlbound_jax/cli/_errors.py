@@ -7,17 +7,22 @@ from typing import NoReturn
 import typer
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line on stderr and exit with status 2."""
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Print one line on stderr and exit, with status 2 if it is about the user's input."""
     typer.echo(f"nlbound: {message}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(status)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a `ValueError` about the user's input, or the lack of an optional extra, into one line
-    and exit status 2."""
+    and exit status 2. A computation that failed (`RuntimeError`) is one line and status 1; what
+    JAX raises of that kind is an error of the program and keeps its traceback."""
     try:
         yield
     except (ImportError, ValueError) as error:
         fail(str(error))
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        fail(str(error), status=1)

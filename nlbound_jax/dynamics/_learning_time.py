@@ -80,6 +80,11 @@ def learning_time(
     start = beta * omega ** (1 / depth)
     late = jnp.any(start**depth >= alpha * s)
     message = "`fraction` must exceed omega beta^depth / alignment, where the network starts"
+    if not _validate.is_traced(late) and bool(jnp.any(start**depth >= s)):
+        raise ValueError(
+            "`beta` must be so small that omega beta^depth / alignment, where the network starts, "
+            f"is below 1, got {float(jnp.max(start**depth / s)):g}: it starts beyond the target."
+        )
     if not _validate.is_traced(late) and bool(late):
         raise ValueError(f"{message}, {float(jnp.max(start**depth / s)):g}.")
     alpha = eqx.error_if(alpha, late, message + ".")

@@ -15,6 +15,7 @@ from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
 from ..networks import LeakyMLP, check_network
 from ._envelope import EnvelopeSlopes, envelope_field, envelope_slopes
+from ._trajectory import is_concrete
 
 RTOL = 1e-9
 # For L >= 3 the envelope may blow up in finite time. Where a distance exceeds this multiple of
@@ -187,6 +188,17 @@ def _measure(weights, distances, target, slope: EnvelopeSlopes):
     return jax.tree.map(reached, (norms, frobenius, linear_map, residual, distances))
 
 
+def _stopped(ts, weights: Any, result: RESULTS) -> str:
+    """One line on a solve that did not get to its end."""
+    reached = np.isfinite(np.asarray(weights[0])).all(axis=(1, 2))
+    last = float(np.max(np.asarray(ts)[reached], initial=0.0))
+    why = RESULTS[result].strip().partition(".")[0]  # then Diffrax tells of its own arguments
+    return (
+        f"reference_flow, the flow of the linear reference network, stopped after t = {last:.6g} "
+        f"of {float(ts[-1]):.6g}: {why}."
+    )
+
+
 def reference_flow(
     net: LeakyMLP,
     target: Float[AnyArray, " d"],
@@ -194,6 +206,7 @@ def reference_flow(
     *,
     envelope: bool = True,
     initial_residual: Numeric | None = None,
+    throw: bool = False,
 ) -> ReferenceTrajectory:
     """The flow of the reference network: linear, slope $\\sigma = 1 - \\epsilon/2$, same start.
 
@@ -214,6 +227,8 @@ def reference_flow(
     - `envelope`: whether to integrate the envelope as well.
     - `initial_residual`: the root mean square of $y - f(\\tilde x)$ over the training set at
         time 0; by default the bound $1 + \\|W_1(0)\\|_F \\prod_{j \\ge 2} \\|W_j(0)\\|$.
+    - `throw`: raise if the solve of V does not get to the last time; otherwise what it reached is
+        kept and `result` says why. An envelope that blows up is no failure.
 
     **Returns:**
 
@@ -221,10 +236,12 @@ def reference_flow(
 
     **Raises:**
 
-    `ValueError` naming the argument, or if `jax_enable_x64` is not set: it needs float64.
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set: it needs float64; with
+    `throw`, `RuntimeError` saying after which time the solve stopped.
     """
     _validate.needs_x64("reference_flow")
     net, envelope = check_network("net", net), _validate.flag("envelope", envelope)
+    throw = _validate.flag("throw", throw)
     ts = _validate.real("ts", ts, 0)
     if ts.ndim != 1 or not ts.shape[0]:
         raise ValueError(f"`ts` must be increasing times (times,), got shape {ts.shape}.")
@@ -248,6 +265,12 @@ def reference_flow(
     # V by itself, so that it goes on where the envelope has blown up; at L = 2 it never does.
     at_once = envelope and net.depth == 2
     (weights, distances), result = _solve(small, reduced, ts, slope, ell, unit, at_once)
+    failed = is_concrete((weights, result)) and result != RESULTS.successful
+    if failed and at_once:  # a large envelope may have stopped V: V by itself
+        (weights, _), result = _solve(small, reduced, ts, slope, ell, unit, False)
+        failed = result != RESULTS.successful
+    if failed and throw:
+        raise RuntimeError(_stopped(ts, weights, result))
     if envelope and not at_once:
         (_, distances), _ = _solve(small, reduced, ts, slope, ell, unit, True)
     measured = _measure(weights, distances, reduced, slope)

@@ -171,7 +171,8 @@ def follow(
 
     **Raises:**
 
-    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set; `RuntimeError` if the
+    flow of the reference network stopped before its end.
     """
     if initial_residual is None:
         initial_residual = root_mean_square_residual(start, task)
@@ -181,6 +182,7 @@ def follow(
         np.asarray(trajectory.ts, float),
         envelope=envelope,
         initial_residual=initial_residual,
+        throw=True,
     )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
     return Run(task, start, trajectory, reference, gammas, cells, key)

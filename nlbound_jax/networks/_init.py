@@ -38,6 +38,19 @@ def _require_key(key: Any) -> None:
         raise ValueError(f"`key` must be one JAX random key, got {_validate.shown(key)}.")
 
 
+def _beta(beta: Numeric, dtype: Any) -> Float[Array, ""]:
+    """`beta` in the dtype of the weights, if that can hold it."""
+    number = _validate.number("beta", beta, 0, open_low=True)
+    limits = jnp.finfo(dtype)
+    low, high = float(limits.tiny), float(limits.max)
+    if not _validate.is_traced(number) and not low <= float(number) <= high:
+        raise ValueError(
+            f"`beta` must be in [{low:.3g}, {high:.3g}] for weights of {dtype}, "
+            f"got {float(number):g}."
+        )
+    return number.astype(dtype)
+
+
 def initialize(
     key: PRNGKeyArray,
     in_size: int,
@@ -84,7 +97,7 @@ def initialize(
     dtype = _validate.float_dtype() if dtype is None else _floating(dtype)
     _require_key(key)
     epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
-    beta = _validate.number("beta", beta, 0, open_low=True).astype(dtype)
+    beta = _beta(beta, dtype)
     sizes = [in_size] + [width] * (depth - 1) + [1]
     weights = []
     for subkey, fan_in, fan_out in zip(

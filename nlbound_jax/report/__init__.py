@@ -22,6 +22,7 @@ from ._settings import Settings as Settings
 from ._table import table as table
 from ._train import NothingToLearn as NothingToLearn
 from ._train import bound_key as bound_key
+from ._train import check_start as check_start
 from ._train import end_time as end_time
 from ._train import save_times as save_times
 from ._train import start_network as start_network

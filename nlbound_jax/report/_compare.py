@@ -178,7 +178,8 @@ def compare(
 
     **Raises:**
 
-    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged.
+    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged
+    or the flow of the reference network stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings

@@ -267,7 +267,8 @@ def report(
 
     **Raises:**
 
-    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged.
+    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged
+    or the flow of the reference network stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings

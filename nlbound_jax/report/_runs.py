@@ -100,6 +100,8 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
     arrays |= {"ts": run.ts, "epsilon": run.epsilon, "reached": run.reached}
     arrays |= {f"stats.{k}": v for k, v in run.stats.items() if not isinstance(v, int)}
     arrays["matrix"] = transform.matrix
+    if transform.columns is not None:  # it came later, as `image`
+        arrays["columns"] = transform.columns
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -195,6 +197,10 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     fit = fit and ts.ndim == 1 and matrix.ndim == 2 and epsilon.ndim == reached.ndim == 0
     fit = fit and matrix.shape[1] == weights[0].shape[2]
     fit = fit and all(a.dtype.kind == "f" for a in (*weights, ts, matrix, epsilon, reached))
+    columns = arrays.get("columns")
+    fit = fit and (
+        columns is None or (columns.dtype.kind, columns.shape) == ("f", matrix.shape[:1])
+    )
     fit = fit and (image is None or (len(image) == 3 and math.prod(image) == matrix.shape[0]))
     fit = fit and (image is None or all(isinstance(n, int) and n > 0 for n in image))
     if not fit or not isinstance(scale, float) or not isinstance(side, int | None):
@@ -211,4 +217,5 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     trajectory.network()  # refuses layers that do not fit together
     settings = header["settings"]
     settings = Settings(**{**settings, "ratios": tuple(settings["ratios"])})
-    return SavedRun(trajectory, Transform(matrix, scale, side, image), header["task"], settings)
+    transform = Transform(matrix, scale, side, image, columns)
+    return SavedRun(trajectory, transform, header["task"], settings)

@@ -7,6 +7,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import _validate, ladder
@@ -24,6 +25,47 @@ from ._settings import Settings
 GD_STEP = 1e-3
 
 
+def _smallest_beta(depth: int, dtype: str) -> float:
+    """The gradients at the start are of the size of beta^(L-1), and what is smaller than them by a
+    unit of rounding still counts."""
+    limits = np.finfo(dtype)
+    return math.exp((math.log(limits.tiny) - math.log(limits.eps)) / (depth - 1))
+
+
+def check_start(settings: Settings) -> None:
+    """Refuse numbers that pass by themselves, but that the dtype of the training cannot hold.
+
+    **Arguments:**
+
+    - `settings`: a [`Settings`][].
+
+    **Returns:**
+
+    Nothing.
+
+    **Raises:**
+
+    `ValueError` naming `beta` or `end_time`.
+    """
+    dtype, depth = settings.dtype, settings.depth
+    single, double = (_smallest_beta(depth, name) for name in ("float32", "float64"))
+    smallest = single if dtype == "float32" else double
+    if settings.beta < smallest:
+        more = f", at least {double:.3g} in float64" if dtype == "float32" else ""
+        raise ValueError(
+            f"`beta` must be at least {smallest:.3g} at depth {depth} in {dtype}{more}, "
+            f"got {settings.beta:g}."
+        )
+    if settings.end_time is None:
+        return
+    limits = np.finfo(dtype)
+    low, high = settings.num_times * float(limits.tiny), float(limits.max)
+    if not low <= settings.end_time <= high:
+        raise ValueError(
+            f"`end_time` must be in [{low:.3g}, {high:.3g}] in {dtype}, got {settings.end_time:g}."
+        )
+
+
 def start_network(task: Task, settings: Settings) -> LeakyMLP:
     """The network at time 0.
 
@@ -35,7 +77,12 @@ def start_network(task: Task, settings: Settings) -> LeakyMLP:
     **Returns:**
 
     A [`LeakyMLP`][].
+
+    **Raises:**
+
+    `ValueError` naming `beta` or `end_time` if the dtype cannot hold it.
     """
+    check_start(settings)
     return initialize(
         jax.random.key(settings.seed),
         task.rank,
@@ -69,24 +116,40 @@ def end_time(task: Task, settings: Settings) -> float:
 
     [`NothingToLearn`][], a `ValueError`, if there is no learning time and no `end_time` is set.
     """
+    check_start(settings)
     if settings.end_time is not None:
         return settings.end_time
     if not task.alignment > 0:
         raise NothingToLearn(
             "`task` must have labels that correlate with the inputs, got alignment 0: "
-            "there is nothing to learn, so no learning time; set `end_time`."
+            "there is nothing to learn, so no learning time; set `end_time` (--end-time)."
         )
-    try:
-        t1 = learning_time(
-            settings.until,
-            depth=settings.depth,
-            alignment=min(task.alignment, 1.0),  # rounding may lift it above
-            beta=settings.beta,
-            epsilon=settings.epsilon,
-        )
-    except ValueError as error:  # the settings are checked: it is learned at the start
-        raise NothingToLearn(str(error)) from None
+    alignment = min(task.alignment, 1.0)  # rounding may lift it above
+    _check_before(settings, alignment)
+    t1 = learning_time(
+        settings.until,
+        depth=settings.depth,
+        alignment=alignment,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+    )
     return float(t1)
+
+
+def _check_before(settings: Settings, alignment: float) -> None:
+    """Raise unless the network starts before the fraction that is to be learned."""
+    depth, beta = settings.depth, settings.beta
+    log_omega = (depth - 1) * math.log1p(-settings.epsilon / 2)
+    log_start = log_omega + depth * math.log(beta) - math.log(alignment)
+    if log_start < math.log(settings.until):
+        return
+    limit = math.exp((math.log(settings.until * alignment) - log_omega) / depth)
+    start = math.exp(log_start) if log_start < 700 else math.inf
+    raise NothingToLearn(
+        f"`beta` must be below {limit:.4g} at `until` = {settings.until:g}, got {beta:g}: the "
+        f"network starts at {start:.4g} times the target, beyond what it is to learn; a smaller "
+        "`beta` gives a learning time, or `end_time` (--end-time) sets the time itself."
+    )
 
 
 def save_times(t1: float, settings: Settings) -> Float[Array, " times"]:
@@ -134,10 +197,16 @@ def train_network(
 
     **Raises:**
 
-    `RuntimeError` if gradient descent diverged.
+    `RuntimeError` if gradient descent diverged; `ValueError` if it would take more steps than can
+    be counted.
     """
     if settings.dynamics == "gd":
         every = max(1, math.ceil(t1 / (settings.num_times * GD_STEP)))
+        if every * settings.num_times > _validate.LARGEST:
+            raise ValueError(
+                f"`dynamics` must be 'flow' to train until t = {t1:g}, got 'gd', whose steps of "
+                f"{GD_STEP:g} get to t = {_validate.LARGEST * GD_STEP:g} at most."
+            )
         return gradient_descent(
             net,
             task,
@@ -201,7 +270,7 @@ def train(
     **Raises:**
 
     `ValueError` naming the argument, or if there is no learning time; `RuntimeError` if gradient
-    descent diverged.
+    descent diverged or the flow of the reference network stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = _validate.instance("settings", settings, Settings)

@@ -1,6 +1,7 @@
 """What a sweep is over: a TOML file or a mapping, every entry checked before any work."""
 
 import dataclasses
+import itertools
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,8 @@ import numpy as np
 
 from .. import _validate
 from .._numbers import Option
-from ..report import Settings
-from ._options import DEFAULT_CHUNK, check_setting, options_of
+from ..report import Settings, check_start
+from ._options import DEFAULT_CHUNK, check_setting, options_of, relabel
 
 KEEP = ("trajectory", "bounds", "checks")
 MODES = ("report", "theory")
@@ -66,6 +67,8 @@ class SweepConfig:
             raise ValueError(f"`compute.keep` must be a list out of {', '.join(KEEP)}.")
         for one in keep:
             _validate.member("compute.keep", one, KEEP)
+        if self.mode == "report":
+            _check_starts(axes, settings)
         changes = {"axes": axes, "settings": settings, "chunk": int(chunk)}
         changes["keep"] = tuple(k for k in KEEP if k in keep)
         for name, value in changes.items():
@@ -148,9 +151,22 @@ class SweepConfig:
         return Settings(**{n: options[n] for n in names if n in options})
 
 
+def _check_starts(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse numbers that the dtype of a training cannot hold, before any work."""
+    names = ("beta", "end_time", "depth", "dtype", "num_times")
+    fixed = {n: settings[n] for n in names if n in settings}
+    varied = [n for n in names if n in axes]
+    where = {n: f"{'axes' if n in axes else 'settings'}.{n}" for n in names}
+    for values in itertools.product(*(axes[n] for n in varied)):
+        try:
+            check_start(Settings(**fixed, **dict(zip(varied, values, strict=True))))
+        except ValueError as error:
+            raise ValueError(relabel(str(error), where)) from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

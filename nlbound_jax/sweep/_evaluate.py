@@ -42,6 +42,9 @@ class Reports:
             ended = train_together(lanes, task, self.devices)
             codes = [outcome(lane, one) for lane, one in zip(lanes, ended, strict=True)]
             flows = [follow(lane, one, task) for lane, one in zip(lanes, ended, strict=True)]
+            # The network got to its end, the reference network did not.
+            lost = [f is None and c == "successful" for f, c in zip(flows, codes, strict=True)]
+            codes = ["internal_error" if one else c for one, c in zip(lost, codes, strict=True)]
             # Plain arrays, all of one shape: what the devices share out.
             along = [None if flow is None else _on_host(flow.run) for flow in flows]
             risks = self._risks(along, task)

@@ -148,7 +148,8 @@ def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
 
 
 def follow(lane: Lane, ended: Ended | None, task: Task) -> Followed | None:
-    """The reference network beside a flow; `None` if the flow has no time to speak of."""
+    """The reference network beside a flow; `None` if the flow has no time to speak of, or if that
+    of the reference network stopped."""
     if ended is None:
         return None
     saved = int(np.isfinite(ended.ts).sum())
@@ -166,15 +167,18 @@ def follow(lane: Lane, ended: Ended | None, task: Task) -> Followed | None:
     arrays = jax.tree.map(jnp.asarray, (ts, weights, lane.net.epsilon, ended.reached))
     stats = {"num_steps": ended.num_steps}
     trajectory = Trajectory(*arrays, stats, RESULTS.successful)  # pyright: ignore
-    run = ladder.follow(
-        task,
-        lane.net,
-        trajectory,
-        ratios=lane.settings.ratios,
-        cells=lane.settings.cells,
-        initial_residual=float(ended.residual),
-        key=bound_key(lane.settings),
-    )
+    try:
+        run = ladder.follow(
+            task,
+            lane.net,
+            trajectory,
+            ratios=lane.settings.ratios,
+            cells=lane.settings.cells,
+            initial_residual=float(ended.residual),
+            key=bound_key(lane.settings),
+        )
+    except RuntimeError:  # the flow of the reference network stopped
+        return None
     return Followed(lane, run, valid)
 
 

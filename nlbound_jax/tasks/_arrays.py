@@ -1,5 +1,7 @@
 """A task from the user's own arrays."""
 
+from typing import Literal
+
 import numpy as np
 
 from .. import _validate
@@ -11,7 +13,7 @@ def _array(name: str, data: Data) -> np.ndarray:
     if isinstance(data, np.ma.MaskedArray):
         raise ValueError(f"`{name}` must have no masked entries, got a masked array.")
     try:
-        return np.asarray(data)
+        return _validate.numpy_numbers(np.asarray(data))
     except ValueError:
         raise ValueError(f"`{name}` must be an array, got rows of different lengths.") from None
 
@@ -29,6 +31,14 @@ def _labels(name: str, y: Data, num_samples: int) -> np.ndarray:
     y = _array(name, y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):
         y = y.astype(str)
+    if y.shape == (num_samples, 1):
+        y = y[:, 0]
+    if y.ndim == 2 and len(y) == num_samples and y.shape[1] > 1:
+        raise ValueError(
+            f"`{name}` must have shape ({num_samples},), got {y.shape}: of one-hot labels give "
+            "`y.argmax(axis=1) == k`, True (+1) for class k, or `y.argmax(axis=1)` if there are "
+            "two, class 1 being +1."
+        )
     if y.shape != (num_samples,):
         raise ValueError(f"`{name}` must have shape ({num_samples},), got {y.shape}.")
     if y.dtype.kind in "iuf":
@@ -47,6 +57,7 @@ def from_arrays(
     norm_bound: float | None = None,
     components: int | None = None,
     cut: float = 1e-12,
+    scale: Literal["norm", "columns"] = "norm",
     name: str = "arrays",
 ) -> Task:
     """A task from arrays in memory.
@@ -54,8 +65,8 @@ def from_arrays(
     **Arguments:**
 
     - `x`: training inputs, `(m features)`, any real dtype.
-    - `y`: training labels, `(m,)`, of exactly two values; the larger one (in the order of
-        `numpy.unique`) becomes +1.
+    - `y`: training labels, `(m,)` or `(m, 1)`, of exactly two values; the larger one (in the
+        order of `numpy.unique`) becomes +1.
     - `x_test`, `y_test`: test data, both or none.
 
     **Other arguments:**
@@ -64,7 +75,14 @@ def from_arrays(
         the units of `x`; inputs are divided by it. Without it they are divided by the largest
         norm in the training set, and `Task.norm_bound` is `None`.
     - `components`: keep that many leading principal directions; all by default.
-    - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
+    - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut. A warning says if
+        features of very different units make it drop what a feature of its own scale holds.
+    - `scale`: `"norm"`, or `"columns"`: each feature is divided by its root mean square over the
+        training set first (and all by one number, into the unit ball). Where nothing is cut the
+        whitened inputs are the same up to a rotation. What changes is which directions `cut` and
+        `components` drop, as they then go by correlations and not by units; `spectrum` and
+        `condition_number`, and with them the bounds that use the spectrum. `norm_bound` keeps the
+        units of `x`.
     - `name`: what the data is, in words.
 
     **Returns:**
@@ -79,6 +97,7 @@ def from_arrays(
     x = _inputs("x", x, None)
     y = _labels("y", y, len(x))
     name = _validate.instance("name", name, str)
+    scale = _validate.member("scale", scale, ("norm", "columns"))
     classes = np.unique(y)
     if len(classes) != 2:
         raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
@@ -113,4 +132,5 @@ def from_arrays(
         cut=cut,
         components=components,
         name=name,
+        by_columns=scale == "columns",
     )

@@ -1,6 +1,7 @@
 """A task from an `.npz` file."""
 
 from pathlib import Path
+from typing import Literal
 
 from .. import _validate
 from .._npz import read_npz
@@ -14,15 +15,16 @@ def from_npz(
     norm_bound: float | None = None,
     components: int | None = None,
     cut: float = 1e-12,
+    scale: Literal["norm", "columns"] = "norm",
 ) -> Task:
     """A task from an `.npz` file, as `numpy.savez("data.npz", x=x, y=y)` writes it.
 
     **Arguments:**
 
-    - `path`: the file, with the arrays `x` `(m ...)` and `y` `(m,)`, and `x_test`, `y_test` or
-        none of them. Inputs have any real dtype; those with more than two axes, say images
-        `(m height width channels)`, are flattened in C order: `x.reshape(len(x), -1)`, as new
-        inputs are to be before `Task.transform` takes them. Labels are of two classes, as
+    - `path`: the file, with the arrays `x` `(m ...)` and `y` `(m,)` or `(m, 1)`, and `x_test`,
+        `y_test` or none of them. Inputs have any real dtype; those with more than two axes, say
+        images `(m height width channels)`, are flattened in C order: `x.reshape(len(x), -1)`, as
+        new inputs are to be before `Task.transform` takes them. Labels are of two classes, as
         [`from_arrays`][] takes them.
 
     **Other arguments:**
@@ -31,6 +33,8 @@ def from_npz(
         Without it inputs are divided by the largest norm in the training set.
     - `components`: keep that many leading principal directions; all by default.
     - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
+    - `scale`: `"norm"`, or `"columns"`: divide each feature by its root mean square first, as in
+        [`from_arrays`][].
 
     **Returns:**
 
@@ -56,7 +60,12 @@ def from_npz(
             arrays[key] = arrays[key].reshape(len(arrays[key]), -1)
     try:
         return from_arrays(
-            **arrays, norm_bound=norm_bound, components=components, cut=cut, name=path.name
+            **arrays,
+            norm_bound=norm_bound,
+            components=components,
+            cut=cut,
+            scale=scale,
+            name=path.name,
         )
     except ValueError as error:
         text = str(error)

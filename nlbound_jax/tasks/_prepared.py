@@ -260,11 +260,15 @@ def _is_numeric(kinds: Any, feature: Any) -> bool:
     if isinstance(feature, kinds.Image):
         return True
     plain = isinstance(feature, kinds.Tensor) and not isinstance(feature, kinds.ClassLabel)
-    return plain and np.dtype(feature.np_dtype).kind in "biuf"
+    return plain and _kind(feature) in "biuf"
 
 
 def _is_label(kinds: Any, feature: Any) -> bool:
     if isinstance(feature, kinds.ClassLabel):
         return True
     scalar = isinstance(feature, kinds.Tensor) and feature.shape == ()
-    return scalar and np.dtype(feature.np_dtype).kind in "biu"
+    return scalar and _kind(feature) in "biu"
+
+
+def _kind(feature: Any) -> str:
+    return _validate.numpy_numbers(np.empty(0, feature.np_dtype)).dtype.kind

@@ -1,6 +1,8 @@
 """The task: whitened data of a binary classification problem and what the theory needs of it."""
 
 import math
+import sys
+import warnings
 
 import equinox as eqx
 import numpy as np
@@ -22,12 +24,15 @@ class Transform(eqx.Module):
     - `matrix`: $M$, `(features d)`.
     - `scale`: a positive number in the units of the raw inputs, such as a bound on their norm.
     - `side`, `image`: what images are pooled to, or `None`.
+    - `columns`: by what each feature was divided before the whitening, `(features,)`, or `None`;
+        $M$ divides by it.
     """
 
     matrix: Float[np.ndarray, "features d"]
     scale: float
     side: int | None = None
     image: tuple[int, int, int] | None = None
+    columns: Float[np.ndarray, " features"] | None = None
 
     def __call__(self, x: Data) -> Float[np.ndarray, "*batch d"]:
         """Whiten raw inputs.
@@ -46,7 +51,7 @@ class Transform(eqx.Module):
 
         `ValueError` if the shape does not fit or an entry is not finite.
         """
-        x = np.asarray(x)
+        x = _validate.numpy_numbers(np.asarray(x))
         if self.side is not None:
             x = pool(x, self.side)
         elif self.image is not None and x.ndim > 2:
@@ -81,8 +86,10 @@ class Transform(eqx.Module):
                 f"`x` must have {self.matrix.shape[1]} coordinates in its last axis, "
                 f"got shape {x.shape}."
             )
-        # The columns of M are orthogonal.
-        return finite("x", x) @ (self.matrix / np.sum(self.matrix**2, axis=0)).T
+        # The columns of M are orthogonal, once it no longer divides the features.
+        sizes = np.ones(len(self.matrix)) if self.columns is None else self.columns
+        matrix = sizes[:, None] * self.matrix
+        return (finite("x", x) @ (matrix / np.sum(matrix**2, axis=0)).T) * sizes
 
 
 class Task(eqx.Module):
@@ -144,6 +151,7 @@ class Task(eqx.Module):
 
 def finite(name: str, x: np.ndarray) -> np.ndarray:
     """`x` as float64, or one line if it is not numeric and finite."""
+    x = _validate.numpy_numbers(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"`{name}` must be an array of numbers, got dtype {x.dtype}.")
     with np.errstate(over="ignore"):  # an extended precision may have larger numbers
@@ -206,13 +214,51 @@ def whiten(
     if not spectrum[0] > 0:
         raise ValueError("`x` must have a non-zero sample, got only zeros.")
     rank = int((spectrum > cut * spectrum[0]).sum())
-    if components is not None:
+    if components is None:  # else the small directions are not asked for
+        _warn_of_scales(np.asarray(triangular), rank, cut)
+    else:
         rank = _validate.integer("components", components, 1, rank)
     matrix = right[:rank].T * (math.sqrt(len(x)) / singular[:rank])
     # Fix the signs, so that the coordinates do not depend on the LAPACK build.
     largest = np.argmax(np.abs(matrix), axis=0)
     matrix = matrix * np.sign(matrix[largest, np.arange(rank)])
     return spectrum[:rank], matrix
+
+
+def _warn_of_scales(triangular: Float[np.ndarray, "k features"], rank: int, cut: float) -> None:
+    """Warn where the cut drops directions that it would keep at their own scale."""
+    sizes = np.linalg.norm(triangular, axis=0)
+    own = np.linalg.svd(triangular / np.where(sizes > 0, sizes, 1.0), compute_uv=False) ** 2
+    full = int((own > cut * own[0]).sum())
+    if full > rank:
+        warnings.warn(
+            f"whitening kept {rank} of {full} directions: the others are below `cut` = {cut:g} of "
+            f"the largest eigenvalue, but not at the scale of their own features (root mean "
+            f"squares from {sizes[sizes > 0].min() / sizes.max():.2g} to 1 of the largest); "
+            '`scale="columns"` of from_arrays and from_npz keeps them.',
+            UserWarning,
+            stacklevel=_depth_outside(),
+        )
+
+
+def _depth_outside() -> int:
+    """The `stacklevel` of the line that called this library."""
+    ours, frame, depth = 1, sys._getframe(1), 1
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+            ours = depth
+        frame, depth = frame.f_back, depth + 1
+    return ours + 1
+
+
+def column_sizes(x: Float[np.ndarray, "m features"]) -> Float[np.ndarray, " features"]:
+    """What divides each column to a root mean square that all of them share, and every sample
+    into the unit ball; 1 for a column of zeros."""
+    unit = np.abs(x).max(axis=0)
+    unit = np.where(unit > 0, unit, 1.0)
+    root = np.sqrt(np.mean((x / unit) ** 2, axis=0))
+    sizes = unit * np.where(root > 0, root, 1.0)
+    return sizes * (largest_norm(x / sizes) or 1.0)
 
 
 def _single(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n features"]:
@@ -238,10 +284,16 @@ def build(
     components: int | None,
     name: str,
     image: tuple[int, int, int] | None = None,
+    by_columns: bool = False,
 ) -> Task:
     """A [`Task`][] from flattened, finite, unscaled inputs and labels in {-1, +1}."""
     cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
-    spectrum, matrix = whiten(x / scale, cut, components)
+    columns = column_sizes(x / scale) if by_columns else None
+    if columns is None:
+        spectrum, matrix = whiten(x / scale, cut, components)
+    else:
+        spectrum, matrix = whiten(x / scale / columns, cut, components)
+        matrix = matrix / columns[:, None]
     whitened = (x / scale) @ matrix
     target = y @ whitened / len(y)
     return Task(
@@ -252,7 +304,7 @@ def build(
         target=target,
         alignment=float(np.linalg.norm(target)),
         spectrum=spectrum,
-        transform=Transform(matrix, scale, side, image),
+        transform=Transform(matrix, scale, side, image, columns),
         norm_bound=norm_bound,
         name=name,
         held_out=None if x_test is None else _single(x_test / scale),
