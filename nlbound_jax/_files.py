@@ -1,18 +1,18 @@
-"""Files that are written whole or not at all, and values as JSON can hold them."""
+"""Folders, pictures and JSON, and values as it can hold them."""
 
+import io
 import json
 import math
-import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from . import _validate
+from ._writing import reason, write_bytes
 
 
 def prepare_folder(out: str | Path) -> Path:
@@ -36,35 +36,22 @@ def prepare_folder(out: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise ValueError(
-            f"`out` must be a folder that can be written, got {str(path)!r}: {reason}."
+            f"`out` must be a folder that can be written, got {str(path)!r}: {reason(error)}."
         ) from None
     return path
 
 
-def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write beside `path` and move into place, so that no half-written file is ever seen."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write values that are [`plain`][] as JSON."""
-    text = json.dumps(values, indent=1, allow_nan=False).encode()
-    write_atomically(path, lambda file: file.write(text))
+    write_bytes(path, json.dumps(values, indent=1, allow_nan=False).encode())
 
 
 def write_png(path: Path, figure: Figure, dpi: int = 120) -> None:
     """Write a picture."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi)
+    write_bytes(path, picture.getvalue())
 
 
 def plain(value: Any) -> Any:

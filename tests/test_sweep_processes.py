@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -90,16 +91,16 @@ import os, signal
 from nlbound_jax.cli import main
 from nlbound_jax.sweep import _store
 
-write, marks = _store.write_atomically, 0
+write, marks = _store.write_bytes, 0
 
-def write_three(*args):
+def write_three(path, content):
     global marks
-    marks += 1
+    marks += path.suffix == ".json"
     if marks == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    write(*args)
+    write(path, content)
 
-_store.write_atomically = write_three
+_store.write_bytes = write_three
 main()
 """
 
@@ -122,6 +123,49 @@ def test_a_killed_sweep_goes_on_where_it_stopped(config, tmp_path):  # noqa: F81
     nlbound_jax.sweep(many, again)
     assert_same_store(out, again)
     assert not list(out.glob("*/*.partial"))
+
+
+# The second piece is computed until a signal comes.
+ENDLESS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
+from nlbound_jax.cli import main
+from nlbound_jax.sweep._evaluate import Reports
+
+fill = Reports.fill
+
+def fill_again(self, piece, *args):
+    counts = fill(self, piece, *args)
+    while piece.number:
+        fill(self, piece, *args)
+    return counts
+
+Reports.fill = fill_again
+main()
+"""
+
+
+@pytest.mark.float64
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end a process there")
+@pytest.mark.skipif("NLBOUND_SHAKE" in os.environ, reason="the other process is not shaken")
+def test_an_interrupted_sweep_goes_on_where_it_stopped(config, toml, whole, tmp_path):  # noqa: F811
+    out = tmp_path / "out.zarr"
+    process = start("--config", toml, "--out", out, code=ENDLESS)
+    began = time.monotonic()
+    while process.poll() is None and not marks(out) and time.monotonic() - began < TIMEOUT:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130, said
+    line = "nlbound: interrupted; what is done is kept, call again to go on"
+    assert said.splitlines()[-1] == line
+    assert "Traceback" not in said
+    before = marks(out)
+    assert list(before) == ["0.json"]
+    assert not list(out.glob("*/*.partial"))
+    nlbound_jax.sweep(config, out)
+    assert marks(out)["0.json"] == before["0.json"]  # nothing twice
+    assert_same_store(out, whole)
 
 
 PEAK = """

@@ -7,10 +7,12 @@ from ._certify import certify
 from ._check import check
 from ._compare import compare
 from ._figure import figure
+from ._interrupt import Group, run
 from ._report import report
 from ._sweep import sweep
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,4 +36,4 @@ app.command()(sweep)
 
 def main() -> None:
     """Run the `nlbound` command."""
-    app()
+    run(app)

@@ -113,11 +113,11 @@ def check(
         ts = np.linspace(0.0, end_time(task, settings), points + 1)[1:]
         meter = diffrax.TqdmProgressMeter()
         run = checks.measure(net, task, ts, central=central, progress_meter=meter)
-    inequalities = checks.evaluate(run)
-    if folder is not None:
-        write_json(folder / "check.json", inequalities.as_dict())
-        write_png(folder / "check.png", checks.plot_slack(inequalities), dpi=110)
-        save_data(inequalities.to_xarray(), folder / "check.zarr")
+        inequalities = checks.evaluate(run)
+        if folder is not None:
+            write_json(folder / "check.json", inequalities.as_dict())
+            write_png(folder / "check.png", checks.plot_slack(inequalities), dpi=110)
+            save_data(inequalities.to_xarray(), folder / "check.zarr")
     if as_json:
         typer.echo(json.dumps(inequalities.as_dict(), allow_nan=False))
     else:

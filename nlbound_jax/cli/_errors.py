@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import typer
 
+from .._writing import CannotWrite
+
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print one line on stderr and exit, with status 2 if it is about the user's input."""
@@ -16,10 +18,13 @@ def fail(message: str, status: int = 2) -> NoReturn:
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a `ValueError` about the user's input, or the lack of an optional extra, into one line
-    and exit status 2. A computation that failed (`RuntimeError`) is one line and status 1; what
-    JAX raises of that kind is an error of the program and keeps its traceback."""
+    and exit status 2. A file that could not be written or a computation that failed
+    (`RuntimeError`) is one line and status 1; what JAX raises of that kind is an error of the
+    program and keeps its traceback."""
     try:
         yield
+    except CannotWrite as error:
+        fail(str(error), 1)
     except (ImportError, ValueError) as error:
         fail(str(error))
     except RuntimeError as error:

@@ -37,9 +37,9 @@ def report(
         task = load_task(data)
         meter = diffrax.TqdmProgressMeter()
         reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
-    first = reports[0]
-    if out is not None:
-        save(first, out)
+        first = reports[0]
+        if out is not None:
+            save(first, out)
     values = first.as_dict()
     if as_json:
         extra = {"seeds": spread(reports)} if seeds > 1 else {}

@@ -1,17 +1,16 @@
 """What the figures of the paper share: presets, and a store for their data."""
 
 import dataclasses
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 import xarray as xr
+from zarr.storage import MemoryStore
 
 from .. import _validate
 from .._numbers import options
 from .._settings import Settings
+from .._writing import write_folder
 from ..tasks import Task, mnist
 
 
@@ -77,16 +76,15 @@ def save_data(data: xr.Dataset, path: Path) -> None:
     **Returns:**
 
     Nothing.
+
+    **Raises:**
+
+    `OSError`, one line, if it cannot be written; what was there stays.
     """
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}"))
-    try:
-        # Format 2 has a settled way to hold names.
-        data.to_zarr(temporary / "data", mode="w", zarr_format=2)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary / "data", path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    files = {}
+    # Format 2 has a settled way to hold names.
+    data.to_zarr(MemoryStore(files), mode="w", zarr_format=2)
+    write_folder(path, {name: content.to_bytes() for name, content in files.items()})
 
 
 def load_data(path: Path) -> xr.Dataset:

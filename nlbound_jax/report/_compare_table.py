@@ -101,7 +101,7 @@ def save_comparison(comparison: Comparison, out: str | Path) -> None:
 
     **Raises:**
 
-    `ValueError` if the folder cannot be written.
+    `ValueError` if the folder cannot be written; `OSError`, one line, if there is not enough room.
     """
     comparison = _validate.instance("comparison", comparison, Comparison)
     path = prepare_folder(out)

@@ -22,7 +22,7 @@ def save(report: Report, out: str | Path) -> None:
 
     **Raises:**
 
-    `ValueError` if the folder cannot be written.
+    `ValueError` if the folder cannot be written; `OSError`, one line, if there is not enough room.
     """
     report = _validate.instance("report", report, Report)
     path = prepare_folder(out)

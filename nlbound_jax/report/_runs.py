@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._files import write_atomically
 from .._npz import DAMAGE, read_arrays
 from .._results import RESULTS, outcome_name
 from .._types import Data
+from .._writing import is_full, reason, write_atomically
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
@@ -84,7 +84,8 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
 
     **Raises:**
 
-    `ValueError` if `task` is another one or the file cannot be written.
+    `ValueError` if `task` is another one or the file cannot be written; `OSError`, one line, if
+    there is not enough room. What was there stays.
     """
     report = _validate.instance("report", report, Report)
     task = _validate.instance("task", task, Task)
@@ -122,11 +123,13 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez(file, **arrays))
+        room = sum(array.nbytes for array in arrays.values())
+        write_atomically(path, lambda file: np.savez(file, **arrays), room)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        if is_full(error):
+            raise
         raise ValueError(
-            f"`path` must be a file that can be written, got {str(path)!r}: {reason}."
+            f"`path` must be a file that can be written, got {str(path)!r}: {reason(error)}."
         ) from None
 
 

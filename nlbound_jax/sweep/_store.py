@@ -4,17 +4,16 @@ complete."""
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.storage import MemoryStore
 
 from .. import _validate
-from .._files import write_atomically
+from .._writing import PARTIAL, is_full, one_line, reason, room_of, write_bytes, write_folder
 from ._layout import Layout, Piece
 from ._variables import Variable
 
@@ -49,52 +48,40 @@ class Store:
         if not path.exists():
             self._create(coordinates.assign_attrs(coordinates.attrs | attrs))
         _same_configuration(path, config)
-        # A chunk of nothing but NaN is written like any other.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            self._arrays = {
-                name: zarr.open_array(path / name, mode="r+", zarr_format=2)
-                for name in self.variables
-            }
+        self._arrays = {
+            name: zarr.open_array(path / name, mode="r", zarr_format=2) for name in self.variables
+        }
 
     def _create(self, coordinates: xr.Dataset) -> None:
         """Make the empty store beside `path` and move it into place: whoever comes first wins."""
+        files = {}
+        memory = MemoryStore(files)
+        coordinates.to_zarr(memory, mode="w", zarr_format=2, consolidated=False)
+        group = zarr.open_group(memory, mode="r+", zarr_format=2)
+        named = " ".join(str(n) for n in coordinates.coords if n not in coordinates.sizes)
+        for variable in self.variables.values():
+            extra = {"coordinates": named} if named else {}
+            sizes = self.layout.sizes | self.inner
+            group.create_array(
+                variable.name,
+                shape=tuple(sizes[d] for d in variable.dims),
+                chunks=self._chunk(variable),
+                dtype=variable.dtype,
+                fill_value=np.nan if variable.dtype.startswith("f") else None,
+                attributes={"_ARRAY_DIMENSIONS": list(variable.dims), **variable.attrs, **extra},
+            )
+        zarr.consolidate_metadata(memory, zarr_format=2)
+        content = {name: file.to_bytes() for name, file in files.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}"))
+            write_folder(self.path, {f"{MARKS}/": b"", **content}, replace=False)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            if is_full(error):
+                raise
             raise ValueError(
-                f"`out` must be a path that can be written, got {str(self.path)!r}: {reason}."
+                f"`out` must be a path that can be written, got {str(self.path)!r}: "
+                f"{reason(error)}."
             ) from None
-        try:
-            staged = temporary / "store"
-            coordinates.to_zarr(staged, mode="w", zarr_format=2, consolidated=False)
-            group = zarr.open_group(staged, mode="r+", zarr_format=2)
-            named = " ".join(str(n) for n in coordinates.coords if n not in coordinates.sizes)
-            for variable in self.variables.values():
-                extra = {"coordinates": named} if named else {}
-                sizes = self.layout.sizes | self.inner
-                group.create_array(
-                    variable.name,
-                    shape=tuple(sizes[d] for d in variable.dims),
-                    chunks=self._chunk(variable),
-                    dtype=variable.dtype,
-                    fill_value=np.nan if variable.dtype.startswith("f") else None,
-                    attributes={
-                        "_ARRAY_DIMENSIONS": list(variable.dims),
-                        **variable.attrs,
-                        **extra,
-                    },
-                )
-            zarr.consolidate_metadata(staged, zarr_format=2)
-            (staged / MARKS).mkdir()
-            try:
-                os.rename(staged, self.path)
-            except OSError:
-                if not self.path.exists():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _chunk(self, variable: Variable) -> tuple[int, ...]:
         sizes = self.inner | self.layout.blocks
@@ -119,14 +106,43 @@ class Store:
         return self.path / MARKS / f"{piece.number}.json"
 
     def write(self, piece: Piece, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
-        """Write the chunks of a piece, and its mark once they are there."""
+        """Write the chunks of a piece, and its mark once they are there; all of them or none."""
         self.discard(piece)
-        for name, variable in self.variables.items():
-            region = tuple(piece.slices.get(d, slice(None)) for d in variable.dims)
-            self._arrays[name][region] = arrays[name]
-        digests = {name: _digest(file) for name, file in self._files(piece).items()}
-        text = json.dumps(info | {"piece": piece.number, "chunks": digests}).encode()
-        write_atomically(self._mark(piece), lambda file: file.write(text))
+        chunks = {
+            file: self._encode(name, piece, arrays[name])
+            for name, file in self._files(piece).items()
+        }
+        digests = {f.parent.name: _digest(content) for f, content in chunks.items()}
+        mark = json.dumps(info | {"piece": piece.number, "chunks": digests}).encode()
+        chunks[self._mark(piece)] = mark
+        what = f"piece {piece.number + 1} of {self.layout.num_pieces} of {str(self.path)!r}"
+        with one_line(what, room_of(chunks.values())):
+            try:
+                for file, content in chunks.items():
+                    write_bytes(file, content)
+            except BaseException:
+                self.discard(piece)
+                raise
+
+    def _encode(self, name: str, piece: Piece, array: np.ndarray) -> bytes:
+        """The chunk of an array. Zarr writes it into memory: it would write a file in a thread
+        of its own, which goes on when this one is interrupted."""
+        there, files = self._arrays[name], {}
+        # A chunk of nothing but NaN is written like any other.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            memory = zarr.create_array(
+                files,
+                shape=there.shape,
+                chunks=there.chunks,
+                dtype=there.dtype,
+                fill_value=there.fill_value,
+                compressors=there.compressors,
+                filters=there.filters,
+                zarr_format=2,
+            )
+        dims = self.variables[name].dims
+        memory[tuple(piece.slices.get(d, slice(None)) for d in dims)] = array
+        return files[self._files(piece)[name].name].to_bytes()
 
     def discard(self, piece: Piece) -> None:
         """Remove what there is of a piece, its mark first."""
@@ -140,16 +156,16 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = self._files(piece)
-        return digests == {n: _digest(f) for n, f in files.items() if f.exists()}
+        return digests == {n: _digest(f.read_bytes()) for n, f in files.items() if f.exists()}
 
     def tidy(self) -> None:
         """Remove the remains of writes that were cut short; for when all pieces are done."""
-        for file in self.path.glob("*/*.partial"):
+        for file in self.path.glob(f"*/*{PARTIAL}"):
             file.unlink(missing_ok=True)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_attributes(name: str, path: Path) -> dict[str, Any]:

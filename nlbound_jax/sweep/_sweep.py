@@ -75,7 +75,8 @@ def sweep(
     **Raises:**
 
     `ValueError` naming the entry of the configuration or the argument, before any work; in
-    particular the first setting in which an existing store differs.
+    particular the first setting in which an existing store differs. `OSError`, one line, if there
+    is no room for a piece: the others are kept, and it goes on there when it is called again.
     """
     config = SweepConfig.load(config)
     path = _validate.path("out", out)
