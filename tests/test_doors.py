@@ -198,7 +198,14 @@ EXEMPT = {
     "is the check itself": ("networks.check_network", "ladder.checked_bounds"),
     "a part of `report`, which has checked the task and the settings": (
         *("report.start_network", "report.train_network", "report.end_time", "report.save_times"),
-        *("report.bound_key", "ladder.follow", "ladder.risks", "ladder.errors", "ladder.start_of"),
+        *(
+            "report.bound_key",
+            "report.check_start",
+            "ladder.follow",
+            "ladder.risks",
+            "ladder.errors",
+            "ladder.start_of",
+        ),
         *("ladder.evaluate_run", "ladder.evaluate_along", "ladder.evaluate_network"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),

@@ -8,6 +8,9 @@ import typer
 
 from .._writing import CannotWrite
 
+# The signals that were received: what fails after one is no failure of the program.
+received: list[int] = []
+
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print one line on stderr and exit, with status 2 if it is about the user's input."""
@@ -28,6 +31,6 @@ def one_line_errors() -> Iterator[None]:
     except (ImportError, ValueError) as error:
         fail(str(error))
     except RuntimeError as error:
-        if type(error) is not RuntimeError:
+        if type(error) is not RuntimeError or received:
             raise
         fail(str(error), status=1)

@@ -9,9 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ._errors import fail
-
-_received: list[int] = []
+from ._errors import fail, received
 
 
 class Group(TyperGroup):
@@ -23,9 +21,9 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except BaseException as error:
             # An interrupt inside a callback of XLA comes as an error of XLA.
-            if not _received and not isinstance(error, KeyboardInterrupt):
+            if not received and not isinstance(error, KeyboardInterrupt):
                 raise
-            number = _received[0] if _received else signal.SIGINT
+            number = received[0] if received else signal.SIGINT
             if sys.stderr.isatty():
                 typer.echo(err=True)  # below a bar that was cut short, and the terminal's ^C
             hint = "; what is done is kept, call again to go on"
@@ -41,7 +39,7 @@ def run(app: Callable[[], object]) -> None:
     try:
         app()
     except SystemExit as end:
-        if not _received:
+        if not received:
             raise
         # Not by Python's own end: it would take down what threads of XLA still work on, and
         # wait for the other processes of a sweep.
@@ -51,5 +49,5 @@ def run(app: Callable[[], object]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    _received.append(number)
+    received.append(number)
     raise KeyboardInterrupt
