@@ -5,10 +5,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
-from .. import _validate
 from ..tasks import Task
 from ._snapshot import Snapshot
 from ._terms import Terms
@@ -20,16 +18,7 @@ else:
 
 PLUG_IN = "Sigma_X plugged in for Sigma"
 NO_PLUG_IN = "test inputs (no labels) independent of the training set"
-ROUNDING = "rounding to p bits"
 FLOW = "exact gradient flow"
-
-
-def check_proxy(kappa: Any, precision_bits: Any) -> None:
-    """Raise unless these are a proxy of Theorem 5.2 and a number of bits; arrays were checked when
-    they were numbers."""
-    _validate.member("kappa", kappa, (1, 2))
-    if not isinstance(precision_bits, jax.Array):
-        _validate.scalar("precision_bits", precision_bits, low=1)
 
 
 class AbstractBound(eqx.Module):

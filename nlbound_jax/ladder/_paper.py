@@ -2,39 +2,27 @@
 
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS, where
-from .._types import Numeric, Reading
+from .._types import Reading
 from ..bounds import theorem_5_2
 from ..tasks import Task
-from ._bound import FLOW, PLUG_IN, ROUNDING, AbstractBound, check_proxy
+from ._bound import FLOW, PLUG_IN
+from ._proxy import ROUNDING, AbstractProxyBound
 from ._snapshot import Snapshot
 from ._terms import Terms
 
 
-class AbstractTheorem52Bound(AbstractBound):
-    """[`theorem_5_2`][] at every margin of the run.
-
-    **Attributes:**
-
-    - `kappa`: which proxy, 1 or 2.
-    - `precision_bits`: p.
-    """
-
-    kappa: int = eqx.field(static=True, default=2)
-    precision_bits: Numeric = 32
+class AbstractTheorem52Bound(AbstractProxyBound):
+    """[`theorem_5_2`][] at every margin of the run."""
 
     reading: ClassVar[Reading]
     needs = ("t", "start", "gammas", "cells")
     a_priori = True
     source = "Golikov 2024, Theorem 5.2"
     cites = ("hoeffding1963probability",)
-
-    def __check_init__(self):
-        check_proxy(self.kappa, self.precision_bits)
 
     def assumes(self, data: Task) -> tuple[str, ...]:
         """Assumption 5.1, and what all that count numbers assume."""
@@ -60,14 +48,8 @@ class AbstractTheorem52Bound(AbstractBound):
             cells=cells,
             reading=self.reading,
         )
-        return at.terms(
-            gamma=gammas,
-            train_term=at.margin_risk(gammas),
-            complexity=theorem.capacity,
-            rest=theorem.deviation,
-            result=where(jnp.isfinite(theorem.u), RESULTS.successful, RESULTS.blow_up),
-            parts={"capacity": theorem.capacity, "deviation": theorem.deviation},
-        )
+        finite = jnp.isfinite(theorem.u)
+        return self._terms(at, theorem, where(finite, RESULTS.successful, RESULTS.blow_up))
 
 
 class PrintedTheorem52Bound(AbstractTheorem52Bound):

@@ -3,37 +3,24 @@
 import abc
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS, where
-from .._types import Numeric
 from ..bounds import trajectory_bound
 from ..tasks import Task
-from ._bound import FLOW, PLUG_IN, ROUNDING, AbstractBound, check_proxy
+from ._bound import FLOW, PLUG_IN
+from ._proxy import ROUNDING, AbstractProxyBound
 from ._snapshot import Snapshot
 from ._terms import Terms
 
 
-class AbstractTrajectoryBound(AbstractBound):
-    """[`trajectory_bound`][] at every margin of the run.
-
-    **Attributes:**
-
-    - `kappa`: which proxy, 1 or 2.
-    - `precision_bits`: p.
-    """
-
-    kappa: int = eqx.field(static=True, default=2)
-    precision_bits: Numeric = 32
+class AbstractTrajectoryBound(AbstractProxyBound):
+    """[`trajectory_bound`][] at every margin of the run."""
 
     needs = ("reference", "gammas", "cells")
     source = "nlbound_jax"
     cites = ("hoeffding1963probability", "chernoff1952measure", "clarke1990optimization")
-
-    def __check_init__(self):
-        check_proxy(self.kappa, self.precision_bits)
 
     def assumes(self, data: Task) -> tuple[str, ...]:
         """Nothing of the training, if the distances are measured."""
@@ -69,14 +56,8 @@ class AbstractTrajectoryBound(AbstractBound):
             delta=delta,
             cells=cells,
         )
-        return at.terms(
-            gamma=gammas,
-            train_term=at.margin_risk(gammas),
-            complexity=bound.capacity,
-            rest=bound.deviation,
-            result=where(jnp.isfinite(bound.distance), RESULTS.successful, RESULTS.blow_up),
-            parts={"capacity": bound.capacity, "deviation": bound.deviation},
-        )
+        finite = jnp.isfinite(bound.distance)
+        return self._terms(at, bound, where(finite, RESULTS.successful, RESULTS.blow_up))
 
 
 class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
