@@ -27,11 +27,6 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno)
 
 
-def is_full(error: OSError) -> bool:
-    """Whether it is room that lacked."""
-    return error.errno in _FULL
-
-
 @contextlib.contextmanager
 def one_line(what: str, room: int) -> Iterator[None]:
     """Raise [`CannotWrite`][] for an `OSError`: `what` could not be written, and takes `room`
@@ -44,6 +39,21 @@ def one_line(what: str, room: int) -> Iterator[None]:
         )
         told.errno = error.errno
         raise told from None
+
+
+@contextlib.contextmanager
+def writable(name: str, kind: str, path: Path) -> Iterator[None]:
+    """Make the folder of `path`, and raise a `ValueError` that names the argument where it cannot
+    be written; a disk that fills up is another matter."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise ValueError(
+            f"`{name}` must be a {kind} that can be written, got {str(path)!r}: {reason(error)}."
+        ) from None
 
 
 def _bytes(number: int) -> str:

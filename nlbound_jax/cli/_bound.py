@@ -123,15 +123,8 @@ def _table(dataset: "xr.Dataset"):
 
 
 def _write(dataset: "xr.Dataset", out: Path) -> None:
-    from .._writing import is_full, reason
+    from .._writing import writable
     from ..figures import save_data
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writable("out", "path", out):
         save_data(dataset, out)
-    except OSError as error:
-        if is_full(error):
-            raise
-        raise ValueError(
-            f"`out` must be a path that can be written, got {str(out)!r}: {reason(error)}."
-        ) from None

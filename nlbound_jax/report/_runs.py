@@ -15,7 +15,7 @@ from .. import _validate
 from .._npz import DAMAGE, read_arrays
 from .._results import RESULTS, outcome_name
 from .._types import Data
-from .._writing import is_full, reason, write_atomically
+from .._writing import writable, write_atomically
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
@@ -121,16 +121,9 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
     text = json.dumps(header, allow_nan=False).encode()
     arrays["header"] = np.frombuffer(text, np.uint8)
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writable("path", "file", path):
         room = sum(array.nbytes for array in arrays.values())
         write_atomically(path, lambda file: np.savez(file, **arrays), room)
-    except OSError as error:
-        if is_full(error):
-            raise
-        raise ValueError(
-            f"`path` must be a file that can be written, got {str(path)!r}: {reason(error)}."
-        ) from None
 
 
 def load_run(path: str | Path) -> SavedRun:

@@ -13,7 +13,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from .. import _validate
-from .._writing import PARTIAL, is_full, one_line, reason, room_of, write_bytes, write_folder
+from .._writing import PARTIAL, one_line, room_of, writable, write_bytes, write_folder
 from ._layout import Layout, Piece
 from ._variables import Variable
 
@@ -72,16 +72,8 @@ class Store:
             )
         zarr.consolidate_metadata(memory, zarr_format=2)
         content = {name: file.to_bytes() for name, file in files.items()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writable("out", "path", self.path):
             write_folder(self.path, {f"{MARKS}/": b"", **content}, replace=False)
-        except OSError as error:
-            if is_full(error):
-                raise
-            raise ValueError(
-                f"`out` must be a path that can be written, got {str(self.path)!r}: "
-                f"{reason(error)}."
-            ) from None
 
     def _chunk(self, variable: Variable) -> tuple[int, ...]:
         sizes = self.inner | self.layout.blocks
