@@ -153,15 +153,16 @@ class SweepConfig:
 
 def _check_starts(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse numbers that the dtype of a training cannot hold, before any work."""
-    names = ("beta", "end_time", "depth", "dtype", "num_times")
-    fixed = {n: settings[n] for n in names if n in settings}
-    varied = [n for n in names if n in axes]
-    where = {n: f"{'axes' if n in axes else 'settings'}.{n}" for n in names}
-    for values in itertools.product(*(axes[n] for n in varied)):
-        try:
-            check_start(Settings(**fixed, **dict(zip(varied, values, strict=True))))
-        except ValueError as error:
-            raise ValueError(relabel(str(error), where)) from None
+    # What is checked together: long axes of both times are not multiplied.
+    for names in (("beta", "depth", "dtype"), ("end_time", "dtype", "num_times")):
+        fixed = {n: settings[n] for n in names if n in settings}
+        varied = [n for n in names if n in axes]
+        where = {n: f"{'axes' if n in axes else 'settings'}.{n}" for n in names}
+        for values in itertools.product(*(axes[n] for n in varied)):
+            try:
+                check_start(Settings(**fixed, **dict(zip(varied, values, strict=True))))
+            except ValueError as error:
+                raise ValueError(relabel(str(error), where)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
