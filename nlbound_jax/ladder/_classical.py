@@ -16,7 +16,6 @@ from ._bound import PLUG_IN, AbstractBound
 from ._snapshot import Snapshot
 from ._terms import Terms
 
-START = "the reference weights do not depend on the sample"
 _GOLOWICH = ("golowich2018size", "bartlett2002rademacher", "ledoux1991probability")
 
 
@@ -31,7 +30,7 @@ class AbstractClassicalBound(AbstractBound):
     def assumes(self, data: Task) -> tuple[str, ...]:
         """The plug-in, and that the network at time 0, where it is a reference, is independent of
         the sample."""
-        return (PLUG_IN, START) if "start" in self.needs else (PLUG_IN,)
+        return (PLUG_IN, classical.START) if "start" in self.needs else (PLUG_IN,)
 
     @abc.abstractmethod
     def formula(self, at: Snapshot, delta: Float[Array, ""]) -> ClassicalBound:

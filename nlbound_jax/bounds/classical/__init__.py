@@ -1,6 +1,6 @@
 """Classical generalization bounds for the same network, each with all its constants."""
 
-from ._bound import SAMPLES as SAMPLES
+from ._bound import START as START
 from ._bound import ClassicalBound as ClassicalBound
 from ._counting import counting as counting
 from ._frobenius import frobenius as frobenius

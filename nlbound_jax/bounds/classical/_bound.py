@@ -5,8 +5,8 @@ from jaxtyping import Array, Float
 
 _Scalar = Float[Array, ""]
 
-# What every classical bound assumes, as `ClassicalBound.assumes` says it.
 SAMPLES = "the samples are iid, their inputs as given or under a map fixed before the sample"
+# What a classical bound assumes of a reference, as `ClassicalBound.assumes` says it.
 START = "the reference weights do not depend on the sample"
 
 
