@@ -209,7 +209,7 @@ EXEMPT = {
         *("ladder.evaluate_run", "ladder.evaluate_along", "ladder.evaluate_network"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
-        *("ladder.colour_of", "ladder.prepared", "networks.in_units"),
+        *("ladder.colour_of", "ladder.prepared", "ladder.labelled_sets", "networks.in_units"),
     ),
     "takes the objects that another public function returns": (
         *("bounds.best_over", "checks.evaluate", "checks.plot_slack", "checks.deviations"),

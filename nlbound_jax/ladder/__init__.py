@@ -31,6 +31,7 @@ from ._run import Along as Along
 from ._run import Run as Run
 from ._run import error_over_time as error_over_time
 from ._run import follow as follow
+from ._run import labelled_sets as labelled_sets
 from ._run import risks as risks
 from ._run import root_mean_square_residual as root_mean_square_residual
 from ._snapshot import Reference as Reference

@@ -211,6 +211,26 @@ def error_over_time(weights, epsilon, x, y) -> Float[Array, " times"]:
     return jax.lax.map(one, weights)
 
 
+def labelled_sets(task: Task, dtype: Any) -> tuple[Any, Any]:
+    """The training and the test set as [`error_over_time`][] takes them.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `dtype`: of the network.
+
+    **Returns:**
+
+    Inputs `(d m)` and labels `(m,)` of each; the second is `None` without test data.
+    """
+
+    def of(x, y):
+        return jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
+
+    has_test = task.x_test is not None and task.y_test is not None
+    return of(task.x, task.y), of(task.x_test, task.y_test) if has_test else None
+
+
 def risks(run: Run) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"] | None]:
     """Train and test error of the network at every time.
 
@@ -222,12 +242,10 @@ def risks(run: Run) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " ti
 
     Two arrays `(times,)`; the second is `None` without test data.
     """
-    task, trajectory = run.task, run.trajectory
-    dtype = trajectory.weights[0].dtype
+    weights, epsilon = run.trajectory.weights, run.trajectory.epsilon
 
-    def of(x, y):
-        x, y = jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
-        return np.asarray(error_over_time(trajectory.weights, trajectory.epsilon, x, y))
+    def of(data):
+        return np.asarray(error_over_time(weights, epsilon, *data))
 
-    has_test = task.x_test is not None and task.y_test is not None
-    return of(task.x, task.y), of(task.x_test, task.y_test) if has_test else None
+    train_set, test_set = labelled_sets(run.task, weights[0].dtype)
+    return of(train_set), None if test_set is None else of(test_set)

@@ -1,7 +1,7 @@
 """What is known of a network at one point of training."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -87,11 +87,12 @@ def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -
     A [`Samples`][].
     """
     whitening = None
-    if held_out and task.held_out is not None and task.norm_bound is not None:
+    if held_out and has_held_out(task):
+        inputs, norm_bound = cast("tuple[np.ndarray, float]", (task.held_out, task.norm_bound))
         whitening = held_out_whitening(
             task.transform.inverse(task.x),
-            task.held_out,
-            norm_bound=task.norm_bound,
+            inputs,
+            norm_bound=norm_bound,
             delta=MOMENT_SHARE * delta,
         )
     return Samples(

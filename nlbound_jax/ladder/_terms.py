@@ -64,16 +64,16 @@ class Terms(eqx.Module):
         capped, penalty = self.order
         return np.lexsort((penalty, capped), axis=-1)[..., 0]
 
-    def best_time(self) -> int:
-        """The time at which the best margin is best: the union over times is paid for.
+    def best_cell(self) -> tuple[int, int]:
+        """The time and margin that are best: the union over both is paid for.
 
         **Returns:**
 
-        An index.
+        The index of the time, and that of the margin.
         """
-        chosen = self.best_margins()[:, None]
-        capped, penalty = (np.take_along_axis(v, chosen, axis=1)[:, 0] for v in self.order)
-        return int(np.lexsort((penalty, capped))[0])
+        capped, penalty = (values.ravel() for values in self.order)
+        time, margin = np.unravel_index(np.lexsort((penalty, capped))[0], self.gamma.shape)
+        return int(time), int(margin)
 
     def at(self, *index: Any) -> "Terms":
         """The terms at an index of their leading axes.

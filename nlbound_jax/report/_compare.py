@@ -130,10 +130,11 @@ def _point(
     """Train a network, and evaluate every bound on it."""
     run = train(task, settings, progress_meter=progress_meter)
     report = report_of(run, settings, chosen_bounds(None, task, settings))
-    ours = _rows_and_curves(report.labelled(), ours=True)
+    labelled = report.labelled()
+    ours = _rows_and_curves(labelled, ours=True)
     terms = _classical(run, settings, classical, times)
     assumes = {bound.name: bound.assumes(task) for bound in classical}
-    others = Rows(classical, terms, assumes, report.labelled().test_risk)
+    others = Rows(classical, terms, assumes, labelled.test_risk)
     theirs = _rows_and_curves(others, ours=False)
     return _Point(ours[0] + theirs[0], ours[1] + theirs[1], report)
 

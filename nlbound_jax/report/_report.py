@@ -63,12 +63,9 @@ class Report(eqx.Module):
 
     def labelled(self) -> Rows:
         """The terms as rows, made when they are asked for."""
-        risks = {} if self.test_risk is None else dict(self._by_time(self.test_risk))
-        return Rows(self.bounds, self.terms, self.assumes, risks)
-
-    def _by_time(self, values: np.ndarray) -> Any:
-        ts = np.asarray(self.trajectory.ts, float)
-        return zip(ts.tolist(), np.asarray(values, float).tolist(), strict=True)
+        ts, risks = np.asarray(self.trajectory.ts, float).tolist(), self.test_risk
+        by_time = {} if risks is None else dict(zip(ts, risks.tolist(), strict=True))
+        return Rows(self.bounds, self.terms, self.assumes, by_time)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary for each bound and cell (t, gamma), as in `report.json`: the keys

@@ -98,5 +98,4 @@ class Rows:
 
     def best(self, name: str) -> dict[str, Any]:
         """The best cell."""
-        time = self.terms[name].best_time()
-        return self.cell(name, time, int(self.terms[name].best_margins()[time]))
+        return self.cell(name, *self.terms[name].best_cell())

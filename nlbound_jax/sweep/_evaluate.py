@@ -68,12 +68,8 @@ class Reports:
         """Train and test error of every lane over time; the latter `None` without test data."""
         dtype = next((one.epsilon.dtype for one in along if one is not None), None)
 
-        def samples(x, y) -> Any:
-            return jnp.asarray(x.T, dtype), jnp.asarray(y, dtype)
-
         def make() -> Any:
-            has = task.x_test is not None and task.y_test is not None
-            return samples(task.x, task.y), samples(task.x_test, task.y_test) if has else None
+            return ladder.labelled_sets(task, dtype)
 
         shared = None if dtype is None else self.devices.hold(f"samples {dtype}", make)
         return self.devices.map(_errors, along, shared)
@@ -164,10 +160,10 @@ def _within(piece: Piece, place: dict[str, int], axes: tuple[str, ...]) -> tuple
 
 def _put(arrays: Arrays, at: tuple[int, ...], terms: Terms, test_risk: Any, first: int) -> None:
     """The best margin at every time, `first` being the index of the first, and the best of them."""
-    margins, time = terms.best_margins(), terms.best_time()
-    capped = np.take_along_axis(terms.order[0], margins[:, None], axis=1)[:, 0]
+    time, margin = terms.best_cell()
+    capped = np.min(terms.order[0], axis=1)
     arrays["value_over_time"][at][first : first + len(capped)] = capped
-    best = terms.at(time, int(margins[time]))
+    best = terms.at(time, margin)
     named = {"value": capped[time], "best_t": best.t, "best_gamma": best.gamma}
     for name in ("train_term", "complexity", "rest"):
         named[name] = getattr(best, name)
