@@ -46,6 +46,12 @@ def start(*args, code="from nlbound_jax.cli import main; main()", **env):
     )
 
 
+def own_cache(folder):
+    """For a process that is ended anyhow: an entry that it leaves half-written would have JAX
+    complain in every process that shares the cache."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+
+
 def finish(process):
     out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, err
@@ -111,7 +117,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(config, tmp_path):  # noqa: F81
     many = with_settings(config, axes={"epsilon": [0.01, 0.1], "seed": list(range(9))})
     out, again = tmp_path / "killed.zarr", tmp_path / "whole.zarr"
     toml = write_toml(tmp_path / "sweep.toml", many)
-    process = start("--config", toml, "--out", out, code=KILLED)
+    process = start("--config", toml, "--out", out, code=KILLED, **own_cache(tmp_path))
     _, said = process.communicate(timeout=TIMEOUT)
     assert process.returncode == -signal.SIGKILL, said
     before = marks(out)
@@ -150,7 +156,7 @@ main()
 @pytest.mark.skipif("NLBOUND_SHAKE" in os.environ, reason="the other process is not shaken")
 def test_an_interrupted_sweep_goes_on_where_it_stopped(config, toml, whole, tmp_path):  # noqa: F811
     out = tmp_path / "out.zarr"
-    process = start("--config", toml, "--out", out, code=ENDLESS)
+    process = start("--config", toml, "--out", out, code=ENDLESS, **own_cache(tmp_path))
     began = time.monotonic()
     while process.poll() is None and not marks(out) and time.monotonic() - began < TIMEOUT:
         time.sleep(0.05)
