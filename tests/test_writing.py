@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -35,14 +37,18 @@ THEORY = {
 
 @contextlib.contextmanager
 def room(size):
-    """No file can grow beyond `size` bytes."""
+    """No file can grow beyond `size` bytes. Nothing goes into the compilation cache meanwhile: an
+    entry that is cut short would have JAX complain in every process that shares it."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    shortest = jax.config.read("jax_persistent_cache_min_compile_time_secs")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
 
 
 def interrupt_at(monkeypatch, error, place):
