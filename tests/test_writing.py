@@ -41,7 +41,7 @@ def room(size):
     entry that is cut short would have JAX complain in every process that shares it."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    shortest = jax.config.read("jax_persistent_cache_min_compile_time_secs")
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
