@@ -8,7 +8,7 @@ from helpers import assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks
-from nlbound_jax.dynamics import _engine, make_blocks, negative_gradient
+from nlbound_jax.dynamics import _engine, _pieces, make_blocks, negative_gradient
 
 TASK = small_task()
 TIGHT = diffrax.PIDController(rtol=1e-10, atol=1e-12)
@@ -261,16 +261,21 @@ def test_jit_and_vmap():
         assert_close(w, expected, rtol=1e-9, atol=atol)
 
 
-def test_a_new_number_does_not_recompile(monkeypatch):
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_new_number_does_not_recompile(monkeypatch, traced):
     traces = []
-    original = _engine.negative_gradient
+    module = _engine if traced else _pieces
+    original = module.negative_gradient
 
     def counting(*args):
         traces.append(1)
         return original(*args)
 
-    monkeypatch.setattr(_engine, "negative_gradient", counting)
-    traced_anew(monkeypatch, _engine, "_solve")
+    monkeypatch.setattr(module, "negative_gradient", counting)
+    for name in ("_solve",) if traced else ("_begin", "_piece"):
+        traced_anew(monkeypatch, module, name)
+    if traced:  # else the flow is solved in pieces
+        monkeypatch.setattr(_engine, "is_concrete", lambda tree: False)
     dynamics.gradient_flow(make(2, 0.1, 0.2), TASK, t1=1.0)
     once = len(traces)
     assert once > 0

@@ -11,6 +11,7 @@ from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
 from ._options import TRAINING, Only, declared
+from ._progress import progress_bar
 
 
 def _number(value: float | None) -> str:
@@ -90,7 +91,6 @@ def check(
     """Measure every inequality of the proofs along a run and hold it against its bound.
 
     Exit status 1 if a claimed inequality fails."""
-    import diffrax
     import numpy as np
     from rich.console import Console
 
@@ -111,8 +111,7 @@ def check(
         task = load_task(data)
         net = start_network(task, settings)
         ts = np.linspace(0.0, end_time(task, settings), points + 1)[1:]
-        meter = diffrax.TqdmProgressMeter()
-        run = checks.measure(net, task, ts, central=central, progress_meter=meter)
+        run = checks.measure(net, task, ts, central=central, progress_meter=progress_bar())
         inequalities = checks.evaluate(run)
         if folder is not None:
             write_json(folder / "check.json", inequalities.as_dict())

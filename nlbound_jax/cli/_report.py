@@ -10,6 +10,7 @@ from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
 from ._options import declared
+from ._progress import progress_bar
 
 
 @declared
@@ -24,7 +25,6 @@ def report(
 ) -> None:
     """Train a leaky-ReLU network and print the bounds next to its true test error."""
     # Imported here so that `nlbound --help` answers at once.
-    import diffrax
     from rich.console import Console
 
     from ..report import prepare_folder, report_seeds, save, spread, spread_table, table
@@ -35,8 +35,7 @@ def report(
         if out is not None:
             prepare_folder(out)
         task = load_task(data)
-        meter = diffrax.TqdmProgressMeter()
-        reports = list(report_seeds(task, settings, seeds, progress_meter=meter))
+        reports = list(report_seeds(task, settings, seeds, progress_meter=progress_bar()))
         first = reports[0]
         if out is not None:
             save(first, out)

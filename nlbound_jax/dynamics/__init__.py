@@ -18,6 +18,7 @@ from ._field import make_blocks as make_blocks
 from ._field import negative_gradient as negative_gradient
 from ._flow import gradient_flow as gradient_flow
 from ._learning_time import learning_time as learning_time
+from ._progress import ProgressBar as ProgressBar
 from ._reference import ReferenceTrajectory as ReferenceTrajectory
 from ._reference import reference_flow as reference_flow
 from ._tau_derivative import TauDerivative as TauDerivative

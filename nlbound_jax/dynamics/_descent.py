@@ -17,38 +17,89 @@ from ..networks import LeakyMLP, check_network
 from ..tasks import Task
 from ._devices import run_on_mesh, samples_mesh
 from ._field import Blocks, make_blocks, negative_gradient
+from ._pieces import pieces
+from ._progress import Meter
 from ._trajectory import Trajectory, is_concrete
+
+
+class _Descent(eqx.Module):
+    """What a descent is made of: `num_steps` steps, its weights saved `num_saves` times."""
+
+    epsilon: Float[Array, ""]
+    blocks: Blocks
+    optimizer: optax.GradientTransformation
+    num_saves: int
+    save_every: int
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps there are."""
+        return self.num_saves * self.save_every
+
+    def step(self, weights: Weights, state: Any) -> tuple[Weights, Any]:
+        """One step: the weights and the state of the optimizer after it."""
+        gradient = jax.tree.map(jnp.negative, negative_gradient(weights, self.epsilon, self.blocks))
+        updates, state = self.optimizer.update(gradient, state, weights)
+        return jax.tree.map(jnp.add, weights, updates), state
 
 
 @eqx.filter_jit
 def _descend(
-    weights: Weights,
-    epsilon: Float[Array, ""],
-    blocks: Blocks,
-    optimizer: optax.GradientTransformation,
-    num_saves: int,
-    save_every: int,
-    progress_meter: diffrax.AbstractProgressMeter,
+    weights: Weights, descent: _Descent, progress_meter: diffrax.AbstractProgressMeter
 ) -> WeightsOverTime:
-    num_steps = num_saves * save_every
+    """All steps in one program, which JAX can differentiate."""
 
     def step(carry, _):
         weights, state, meter, count = carry
-        gradient = jax.tree.map(jnp.negative, negative_gradient(weights, epsilon, blocks))
-        updates, state = optimizer.update(gradient, state, weights)
-        weights = jax.tree.map(jnp.add, weights, updates)
+        weights, state = descent.step(weights, state)
         count = count + 1
-        meter = progress_meter.step(meter, count.astype(epsilon.dtype) / num_steps)
-        return (weights, state, meter, count), None
+        progress = count.astype(descent.epsilon.dtype) / descent.num_steps
+        return (weights, state, progress_meter.step(meter, progress), count), None
 
     def save(carry, _):
-        carry, _ = jax.lax.scan(step, carry, None, length=save_every)
+        carry, _ = jax.lax.scan(step, carry, None, length=descent.save_every)
         return carry, carry[0]
 
-    start = (weights, optimizer.init(weights), progress_meter.init(), jnp.array(0))
-    (_, _, meter, _), saved = jax.lax.scan(save, start, None, length=num_saves)
+    start = (weights, descent.optimizer.init(weights), progress_meter.init(), jnp.array(0))
+    (_, _, meter, _), saved = jax.lax.scan(save, start, None, length=descent.num_saves)
     progress_meter.close(meter)
     return saved
+
+
+@eqx.filter_jit
+def _begin(weights: Weights, descent: _Descent) -> Any:
+    saved = tuple(jnp.zeros((descent.num_saves, *w.shape), w.dtype) for w in weights)
+    return weights, descent.optimizer.init(weights), saved, jnp.asarray(0)
+
+
+@eqx.filter_jit
+def _piece(state: Any, descent: _Descent, limit: Any) -> Any:
+    """Some steps more."""
+
+    def step(_, state):
+        weights, inner, saved, count = state
+        weights, inner = descent.step(weights, inner)
+        # Until the last step before a save its row is written over and over.
+        row = count // descent.save_every
+        saved = jax.tree.map(lambda rows, w: rows.at[row].set(w), saved, weights)
+        return weights, inner, saved, count + 1
+
+    return jax.lax.fori_loop(0, limit, step, state)
+
+
+def _descend_in_pieces(
+    weights: Weights, descent: _Descent, meter: diffrax.AbstractProgressMeter, step_size: float
+) -> WeightsOverTime:
+    """The same steps, some at a time: an interrupt ends them, and progress is shown."""
+    num_steps, done, sizes = descent.num_steps, 0, pieces()
+    with Meter(meter, num_steps * step_size) as shown:
+        state = _begin(weights, descent)
+        while done < num_steps:
+            size = min(next(sizes), num_steps - done)
+            state = jax.block_until_ready(_piece(state, descent, jnp.asarray(size)))
+            done += size
+            shown(done * step_size, done)
+    return state[2]
 
 
 def gradient_descent(
@@ -78,7 +129,7 @@ def gradient_descent(
         `step_size` is only the clock.
     - `save_every`: save the weights every so many steps, a divisor of `num_steps`; the end only
         by default.
-    - `progress_meter`: a Diffrax progress meter; none by default.
+    - `progress_meter`: a Diffrax progress meter, such as [`ProgressBar`][]; none by default.
     - `devices`: as for [`gradient_flow`][].
     - `throw`: raise if the weights stop being finite.
 
@@ -101,15 +152,12 @@ def gradient_descent(
     blocks = make_blocks(task, dtype, samples_mesh(devices, net))
 
     def descend(weights, epsilon):
-        return _descend(
-            weights,
-            epsilon,
-            blocks,
-            optax.sgd(step_size) if optimizer is None else optimizer,
-            num_steps // save_every,
-            save_every,
-            diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
-        )
+        update = optax.sgd(step_size) if optimizer is None else optimizer
+        descent = _Descent(epsilon, blocks, update, num_steps // save_every, save_every)
+        meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
+        if is_concrete((weights, descent)):
+            return _descend_in_pieces(weights, descent, meter, step_size)
+        return _descend(weights, descent, meter)
 
     weights = run_on_mesh(descend, net.weights, net.epsilon.astype(dtype), mesh=blocks.mesh)
     steps = save_every * jnp.arange(1, num_steps // save_every + 1)

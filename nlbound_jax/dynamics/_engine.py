@@ -4,12 +4,14 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
 from .._types import Weights, WeightsOverTime
 from ._field import Blocks, negative_gradient
+from ._pieces import Solve, State, solve_in_pieces
 from ._trajectory import is_concrete
 
 RTOL = 1e-4
@@ -127,6 +129,29 @@ def _solve(
     )
 
 
+def _joined(
+    weights: Weights, sub: Any, max_steps: int | None, state: State, result: Any
+) -> FlowSolution:
+    """The start, what was saved, and the end, one after the other as Diffrax lays them out: what
+    was not reached comes last."""
+    end = jax.tree.map(lambda w: w[None], state.weights)
+    rows = [(state.ts, state.saved)]
+    if sub.t0:
+        rows.insert(0, (jnp.zeros_like(state.t)[None], jax.tree.map(lambda w: w[None], weights)))
+    if sub.t1:
+        saved = int(jnp.sum(jnp.isfinite(state.ts)))
+        early, late = (
+            jax.tree.map(lambda a, part=part: a[part], rows[-1])
+            for part in (slice(saved), slice(saved, None))
+        )
+        rows[-1:] = [early, (state.t[None], end), late]
+    ts, kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+    accepted, rejected = (state.counts[name] for name in ("accepted", "rejected"))
+    stats = {"num_accepted_steps": accepted, "num_rejected_steps": rejected}
+    stats |= {"num_steps": accepted + rejected, "max_steps": max_steps}
+    return FlowSolution(ts, kept, state.t, end, stats, RESULTS.promote(result))
+
+
 def solve_flow(
     weights: Weights,
     epsilon: Float[Array, ""],
@@ -166,17 +191,27 @@ def solve_flow(
     `ValueError` if `saveat` is of another kind or has a time outside [0, t1].
     """
     saves = check_saves(saveat, t1)
+    sub: Any = saves.subs
+    solver = diffrax.Tsit5() if solver is None else solver
+    meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
+    if not sub.steps and is_concrete((weights, epsilon, blocks, t1, sub.ts, stepsize_controller)):
+        controller = stepsize_controller
+        if controller is None:
+            controller = eqx.filter_jit(default_controller)(weights)
+        times = jnp.zeros((0,), t1.dtype) if sub.ts is None else sub.ts
+        solve = Solve(epsilon, blocks, t1, times, solver, controller)
+        return _joined(weights, sub, max_steps, *solve_in_pieces(weights, solve, max_steps, meter))
     solution = _solve(
         weights,
         epsilon,
         blocks,
         t1,
         # Where the solve ended is saved as well.
-        diffrax.SaveAt(subs=(saves.subs, diffrax.SubSaveAt(t1=True))),
-        diffrax.Tsit5() if solver is None else solver,
+        diffrax.SaveAt(subs=(sub, diffrax.SubSaveAt(t1=True))),
+        solver,
         stepsize_controller,
         diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
-        diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
+        meter,
         max_steps,
     )
     (ts, weights), (reached, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore

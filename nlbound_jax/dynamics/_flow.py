@@ -47,6 +47,10 @@ def gradient_flow(
 
     $dW_l/dt = -\\partial_{W_l} \\frac{1}{2m} \\|Y - f(\\tilde X)\\|^2$, $W_l(0)$ from `net`.
 
+    It is solved in pieces of about a third of a second, so that an interrupt ends it (the
+    `KeyboardInterrupt` says how far it came); the steps are those of one solve. Where JAX traces
+    it, and with `SaveAt(steps=...)`, it is one program.
+
     **Main arguments:**
 
     - `net`: the network at time 0. Its dtype is the dtype of the solve.
@@ -65,7 +69,7 @@ def gradient_flow(
         `rtol = 1e-3` takes 100 steps where 1e-4 takes 450 (MNIST 7x7, epsilon = 1, to t = 60).
     - `adjoint`: a Diffrax adjoint; `RecursiveCheckpointAdjoint` by default. To differentiate
         forward (`jax.jvp`) pass `ForwardMode()`.
-    - `progress_meter`: a Diffrax progress meter; none by default.
+    - `progress_meter`: a Diffrax progress meter, such as [`ProgressBar`][]; none by default.
     - `max_steps`: the largest number of solver steps.
     - `devices`: devices of this process to share the samples out over. By default all CPU devices
         there are (`jax.config.update("jax_num_cpu_devices", n)` before JAX is used makes one of

@@ -1,0 +1,263 @@
+"""A flow in pieces: the host asks for some steps at a time, so that an interrupt ends it and what
+a progress meter shows is true. The steps are those of a solve as a whole."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Weights, WeightsOverTime
+from ._field import Blocks, negative_gradient
+from ._progress import Meter
+
+# About how long the host waits for a piece, in seconds: an interrupt waits as long.
+PATIENCE = 0.3
+# Of the first two pieces.
+FIRST_STEPS = 8
+
+
+class _Pausing(diffrax.AbstractStepSizeController):
+    """A step size control that goes on where another solve paused, and pauses after `limit`
+    steps: to Diffrax that is a solve that ends as if it had no more steps.
+
+    - `tnext`, `state`: where the first step ends, and the state of `controller` there.
+    - `limit`: after how many steps, rejected ones included.
+    """
+
+    controller: diffrax.AbstractStepSizeController
+    tnext: Float[Array, ""]
+    state: Any
+    limit: Int[Array, ""]
+
+    def wrap(self, direction):
+        return eqx.tree_at(lambda c: c.controller, self, self.controller.wrap(direction))
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        return self.tnext, (self.state, self.tnext, jnp.zeros_like(self.limit))
+
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):
+        inner, _, count = controller_state
+        keep, tprev, tnext, made_jump, inner, result = self.controller.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, inner
+        )
+        count = count + 1
+        paused = diffrax.RESULTS.where(
+            count >= self.limit, diffrax.RESULTS.max_steps_reached, diffrax.RESULTS.successful
+        )
+        result = diffrax.RESULTS.where(result == diffrax.RESULTS.successful, paused, result)
+        tnext = jnp.asarray(tnext, self.tnext.dtype)
+        return keep, tprev, tnext, made_jump, (inner, tnext, count), result
+
+
+class _PausingAdaptive(_Pausing, diffrax.AbstractAdaptiveStepSizeController):  # pyright: ignore
+    """The same with tolerances, which implicit solvers ask for."""
+
+    @property
+    def rtol(self):  # pyright: ignore
+        return self.controller.rtol  # pyright: ignore
+
+    @property
+    def atol(self):  # pyright: ignore
+        return self.controller.atol  # pyright: ignore
+
+    @property
+    def norm(self):  # pyright: ignore
+        return self.controller.norm  # pyright: ignore
+
+
+class _Wrapped(diffrax.AbstractTerm):
+    """A term as `diffeqsolve` hands it to solvers and controllers: no `ODETerm` to look at, so that
+    the first step of a `PIDController` is 0.01."""
+
+    term: diffrax.ODETerm
+
+    def vf(self, t, y, args):
+        return self.term.vf(t, y, args)
+
+    def contr(self, t0, t1, **kwargs):
+        return self.term.contr(t0, t1, **kwargs)
+
+    def prod(self, vf, control):
+        return self.term.prod(vf, control)
+
+
+class State(eqx.Module):
+    """Where a flow is.
+
+    - `t`, `weights`: the time and the weights there.
+    - `tnext`, `controller`, `solver`, `made_jump`: what Diffrax carries from step to step.
+    - `ts`, `saved`: as in a `FlowSolution`, without the start and the end.
+    - `counts`: Diffrax's numbers of steps, by their names.
+    """
+
+    t: Float[Array, ""]
+    weights: Weights
+    tnext: Float[Array, ""]
+    controller: Any
+    solver: Any
+    made_jump: Bool[Array, ""]
+    ts: Float[Array, " times"]
+    saved: WeightsOverTime
+    counts: dict[str, Int[Array, ""]]
+
+
+class Solve(NamedTuple):
+    """What a solve is made of: `times`, `(times,)`, are where to save, and may be none."""
+
+    epsilon: Float[Array, ""]
+    blocks: Blocks
+    t1: Float[Array, ""]
+    times: Float[Array, " times"]
+    solver: diffrax.AbstractSolver
+    controller: diffrax.AbstractStepSizeController
+
+    @property
+    def terms(self) -> diffrax.ODETerm:
+        """The right-hand side."""
+        return diffrax.ODETerm(lambda t, y, args: negative_gradient(y, *args))
+
+    @property
+    def args(self) -> tuple[Float[Array, ""], Blocks]:
+        """What it takes beside the weights."""
+        return self.epsilon, self.blocks
+
+
+def _strong(state: State) -> State:
+    """Arrays with the types that they have now: a weak type would compile the next piece anew."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), state)
+
+
+@eqx.filter_jit
+def _begin(weights: Weights, solve: Solve) -> State:
+    t0, terms, args = jnp.zeros_like(solve.t1), _Wrapped(solve.terms), solve.args
+    controller, solver = solve.controller.wrap(1), solve.solver
+    order = solver.error_order(terms)
+    tnext, state = controller.init(terms, t0, solve.t1, weights, None, args, solver.func, order)
+    tnext = jnp.minimum(tnext, solve.t1)
+    empty = (len(solve.times),)
+    begun = State(
+        t0,
+        weights,
+        jnp.asarray(tnext, t0.dtype),
+        state,
+        solver.init(terms, t0, tnext, weights, args),
+        jnp.asarray(False),
+        jnp.full(empty, jnp.inf, t0.dtype),
+        tuple(jnp.full(empty + w.shape, jnp.inf, w.dtype) for w in weights),
+        {name: jnp.asarray(0) for name in ("accepted", "rejected")},
+    )
+    return _strong(begun)
+
+
+@eqx.filter_jit
+def _piece(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, Any]:
+    """Some steps more, and how they ended; `max_steps_reached` may be a pause."""
+    adaptive = isinstance(solve.controller, diffrax.AbstractAdaptiveStepSizeController)
+    pausing: Any = _PausingAdaptive if adaptive else _Pausing
+    controller = pausing(solve.controller, state.tnext, state.controller, limit)
+    # What is saved already is asked for again at the start, and not looked at.
+    before = jnp.isfinite(state.ts)
+    subs = [diffrax.SubSaveAt(t1=True)]
+    if len(solve.times):
+        subs.append(diffrax.SubSaveAt(ts=jnp.where(before, state.t, solve.times)))
+    found = diffrax.diffeqsolve(
+        solve.terms,
+        solve.solver,
+        t0=state.t,
+        t1=solve.t1,
+        dt0=None,
+        y0=state.weights,
+        args=solve.args,
+        saveat=diffrax.SaveAt(subs=subs, solver_state=True, controller_state=True, made_jump=True),
+        stepsize_controller=controller,
+        # Nothing is differentiated here, and this compiles fastest.
+        adjoint=diffrax.ForwardMode(),
+        solver_state=state.solver,
+        made_jump=state.made_jump,
+        max_steps=None,
+        throw=False,
+    )
+    ts, ys = found.ts, found.ys
+    controlled, tnext, _ = found.controller_state  # pyright: ignore
+    saved_ts, saved = state.ts, state.saved
+    if len(solve.times):
+        new = ~before & jnp.isfinite(ts[1])  # pyright: ignore
+        saved_ts = jnp.where(new, ts[1], saved_ts)  # pyright: ignore
+        saved = tuple(
+            jnp.where(new[:, None, None], w, old)
+            for w, old in zip(ys[1], saved, strict=True)  # pyright: ignore
+        )
+    counts = {
+        name: count + jnp.asarray(found.stats[f"num_{name}_steps"], count.dtype)
+        for name, count in state.counts.items()
+    }
+    end = State(
+        ts[0][0],  # pyright: ignore
+        tuple(w[0] for w in ys[0]),  # pyright: ignore
+        tnext,
+        controlled,
+        found.solver_state,
+        jnp.asarray(found.made_jump),
+        saved_ts,
+        saved,
+        counts,
+    )
+    return _strong(end), found.result
+
+
+def pieces() -> Iterator[int]:
+    """How many steps to do next, so that each piece takes about [`PATIENCE`][] seconds.
+
+    **Returns:**
+
+    An iterator without an end.
+    """
+    steps, first = FIRST_STEPS, True
+    while True:
+        began = time.monotonic()
+        yield steps
+        seconds = max(time.monotonic() - began, 1e-9)
+        # The first is compiled: its time says nothing of the next.
+        if not first:
+            steps = max(1, min(4 * steps, int(steps * PATIENCE / seconds)))
+        first = False
+
+
+def solve_in_pieces(
+    weights: Weights, solve: Solve, max_steps: int | None, meter: diffrax.AbstractProgressMeter
+) -> tuple[State, Any]:
+    """Solve from time 0, a piece after the other.
+
+    **Arguments:**
+
+    - `weights`: the weights at time 0, `(out in)` each.
+    - `solve`: a [`Solve`][].
+    - `max_steps`: the largest number of steps.
+    - `meter`: a Diffrax progress meter.
+
+    **Returns:**
+
+    Where it ended, and how: a member of `diffrax.RESULTS`.
+    """
+    t1, steps, sizes = float(solve.t1), 0, pieces()
+    with Meter(meter, t1) as shown:
+        state, result = _begin(weights, solve), diffrax.RESULTS.max_steps_reached
+        while max_steps is None or steps < max_steps:
+            size = next(sizes)
+            limit = size if max_steps is None else min(size, max_steps - steps)
+            state, result = _piece(state, solve, jnp.asarray(limit))
+            t, counts = jax.device_get((state.t, state.counts))
+            steps = int(counts["accepted"] + counts["rejected"])
+            shown(float(t), steps)
+            if t >= t1:
+                return state, diffrax.RESULTS.successful
+            if result != diffrax.RESULTS.max_steps_reached:
+                break
+    return state, result
