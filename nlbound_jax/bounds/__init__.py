@@ -1,6 +1,12 @@
 """Numbers in, bounds out. Nothing here knows of data, networks or training."""
 
 from . import classical as classical
+from ._anchored import anchor_shapes as anchor_shapes
+from ._anchored import anchored_bound as anchored_bound
+from ._anchored_grid import AnchoredGrid as AnchoredGrid
+from ._anchored_search import AnchoredBound as AnchoredBound
+from ._anchored_search import anchored_search as anchored_search
+from ._binomial import binomial_upper as binomial_upper
 from ._certified import CertifiedTheorem52 as CertifiedTheorem52
 from ._certified import Enclosure as Enclosure
 from ._certified import certified_theorem_5_2 as certified_theorem_5_2
