@@ -21,10 +21,13 @@ class AnchoredGrid:
         noise on the linear part, in units of the anchor's outputs over $\\|\\hat x\\|$ on S1.
     - `nonlinear`: the range of $S_N$, the deviation of the noise on the nonlinear part.
     - `kappas`: the variance of the prior on the linear part over that of the noise.
+    - `kappas_nonlinear`: the same of the nonlinear part.
     - `levels`: s in $p_c = \\Phi(s)$, the probability with which the noise stays below the
         threshold.
     - `bumps`: $\\beta$ of the correction of $E|z + \\sigma n| - |z|$; 0 is the constant one.
     - `tail`: $s'$, the level of the nonlinear noise in the second form of the threshold.
+    - `margins`: $\\tau$; where the anchor's margin is at most $\\tau q$ the anchor's term counts it,
+        in the same units.
     - `shares`: of $\\delta$, for the anchor's errors, for PAC-Bayes and for Monte Carlo.
 
     **Raises:**
@@ -32,11 +35,13 @@ class AnchoredGrid:
     `ValueError` naming the attribute.
     """
 
-    linear: tuple[float, float, float] = (1e-3, 1.0, 1.4)
-    nonlinear: tuple[float, float, float] = (1e-4, 1.0, 1.6)
-    kappas: tuple[float, ...] = (1.0, 1.5, 2.5)
-    levels: tuple[float, ...] = (0.0, 0.4, 0.7, 1.0, 1.3, 1.6, 2.0)
+    linear: tuple[float, float, float] = (2e-3, 0.2, 1.5)
+    nonlinear: tuple[float, float, float] = (1e-4, 0.1, 1.8)
+    kappas: tuple[float, ...] = (1.5, 3.0, 6.0, 10.0)
+    kappas_nonlinear: tuple[float, ...] = (1.0, 1.3)
+    levels: tuple[float, ...] = (0.4, 0.7, 1.0, 1.3, 1.6, 2.0)
     bumps: tuple[float, ...] = (0.0, 0.25, 0.5)
+    margins: tuple[float, ...] = (0.0, 0.04)
     tail: float = 3.4
     shares: tuple[float, float, float] = (0.9, 0.08, 0.02)
 
@@ -50,6 +55,7 @@ class AnchoredGrid:
             _validate.scalar(name, high, low=low)
             _validate.scalar(name, ratio, low=1, open_low=True)
         lists = {"kappas": {"low": 0, "open_low": True}, "levels": {}, "bumps": {"low": 0}}
+        lists |= {"kappas_nonlinear": lists["kappas"], "margins": {}}
         for name, limits in lists.items():
             given = getattr(self, name)
             if not isinstance(given, tuple) or not given:  # a list could not be hashed
@@ -97,7 +103,7 @@ class AnchoredGrid:
 
         The logarithm of the number of cells.
         """
-        lists = ("kappas", "levels", "bumps")
+        lists = ("kappas", "kappas_nonlinear", "levels", "bumps", "margins")
         counts = [len(self.values(name)) for name in _RANGES]
         counts += [len(getattr(self, name)) for name in lists]
         return math.fsum(math.log(count) for count in (*counts, 2, families, anchors))

@@ -59,14 +59,16 @@ class Sample(eqx.Module):
     **Attributes:**
 
     - `y`: labels.
-    - `right`: whether the anchor has a positive margin.
+    - `anchor`: $y f_U / q$ over the unit; $-\\infty$ where it is not a number.
+    - `seen`: whether $q > 0$.
     - `output`: $y f_W / q$.
     - `bends`: $|u_k \\cdot \\hat x| / q$, `(n width)`.
     - `signs`: $s_k$.
     """
 
     y: Float[Array, " n"]
-    right: Bool[Array, " n"]
+    anchor: Float[Array, " n"]
+    seen: Bool[Array, " n"]
     output: Float[Array, " n"]
     bends: Float[Array, "n width"]
     signs: Float[Array, " width"]
@@ -82,6 +84,7 @@ class Noise(eqx.Module):
     - `units`: $\\sigma_k$ (with $\\epsilon/2$), `(width,)`.
     - `level`, `form`, `bump`: s, which threshold, and $\\beta$.
     - `tail`: $s'$.
+    - `margin`: $\\tau$.
     """
 
     factor: _Scalar
@@ -91,6 +94,7 @@ class Noise(eqx.Module):
     form: Array
     bump: _Scalar
     tail: _Scalar
+    margin: _Scalar
 
 
 def excess(level: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -151,7 +155,7 @@ def shift(
 def disagreement(
     sample: Sample, noise: Noise, key: PRNGKeyArray, pairs: int
 ) -> tuple[_Scalar, _Scalar]:
-    """The mean over S2 and over 2 `pairs` draws of P([y f_U > 0] [y h <= c q] | all noise but that
+    """The mean over S2 and over 2 `pairs` draws of P([y f_U > tau q] [y h <= c q] | all noise but that
     of the linear part), and that of the variance of such a term at its own sample. All draws of
     all samples are independent."""
     limits = threshold(
@@ -170,8 +174,9 @@ def disagreement(
         draws = jax.random.normal(key, shape, "float32")
         moved = shift(bends, sample.y, sample.signs, noise.units, noise.bump, draws)
         found = norm.cdf((limit - output - moved.astype(float)) / noise.linear)
-        found = jnp.where(jnp.isnan(found), 1.0, found)
-        return jnp.where(sample.right, found, 0.0)
+        # Where x is zero, so is every output.
+        found = jnp.where(jnp.isnan(found) | ~sample.seen, 1.0, found)
+        return jnp.where(sample.anchor > noise.margin, found, 0.0)
 
     def pair(key):
         one, other = (once(k) for k in jax.random.split(key))

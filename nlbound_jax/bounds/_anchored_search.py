@@ -1,5 +1,6 @@
 """The search for the best cell of the anchored bound, and the bound there, term by term."""
 
+import itertools
 import math
 
 import equinox as eqx
@@ -41,10 +42,11 @@ class AnchoredBound(eqx.Module):
 
     **Attributes:**
 
-    - `anchor_risk`: $k_U/n$, the share of S2 on which the anchor errs.
-    - `anchor_bound`: $\\text{Bin}^{-1}(k_U; n, \\delta_1/n_U)$, what S2 says of the anchor itself.
+    - `anchor_risk`: $k_U/n$, the share of S2 on which the anchor errs or has a margin of at most
+        $\\tau q$.
+    - `anchor_bound`: $\\text{Bin}^{-1}(k_U; n, \\delta_1/n_U)$, what S2 says of that.
     - `disagreement`: the mean over S2 (by Monte Carlo) of
-        $[y f_U > 0]\\, P_\\theta(y h_\\theta \\le c q)$, not yet over $p_c$.
+        $[y f_U > \\tau q]\\, P_\\theta(y h_\\theta \\le c q)$, not yet over $p_c$.
     - `monte_carlo`: what is added to it for having been estimated.
     - `divergence`: KL.
     - `exponent`: $(\\text{KL} + \\ln(2\\sqrt n K/\\delta_2))/n$.
@@ -55,7 +57,8 @@ class AnchoredBound(eqx.Module):
     - `noise`: $S_0$; `noise_nonlinear`: $S_N$; in units of the anchor's outputs over
         $\\|\\hat x\\|$.
     - `factor`: what the certified network is multiplied by, in these units.
-    - `kappa`, `level`, `form`, `bump`, `shape`: of the cell.
+    - `margin`: $\\tau$, in these units.
+    - `kappa`, `kappa_nonlinear`, `level`, `form`, `bump`, `shape`: of the cell.
     - `metric`: which metric the cell has.
     - `differences`: in how many units the sign differs from the anchor's.
     - `log_cells`: $\\ln K$ with the pattern of signs.
@@ -75,7 +78,9 @@ class AnchoredBound(eqx.Module):
     noise: _Scalar
     noise_nonlinear: _Scalar
     factor: _Scalar
+    margin: _Scalar
     kappa: _Scalar
+    kappa_nonlinear: _Scalar
     level: _Scalar
     form: Array
     bump: _Scalar
@@ -110,10 +115,12 @@ class Cell(eqx.Module):
     linear: _Scalar
     nonlinear: _Scalar
     kappa: _Scalar
+    kappa_nonlinear: _Scalar
     level: _Scalar
     form: Array
     bump: _Scalar
     shape: Array
+    margin: _Scalar
 
 
 def _over(numerator, denominator):
@@ -134,40 +141,58 @@ def _closest(problem: Problem, linear, units):
 
 def _noise(problem: Problem, cell: Cell, tail: float) -> Noise:
     units = cell.nonlinear * problem.nonlinear * problem.shapes[cell.shape]
-    factor = _closest(problem, jnp.sqrt(cell.kappa) * cell.linear, units)
-    tail_ = jnp.asarray(tail)
-    return Noise(factor, cell.linear, units, cell.level, cell.form, cell.bump, tail_)
+    scale = jnp.sqrt(cell.kappa), jnp.sqrt(cell.kappa_nonlinear)
+    return Noise(
+        factor=_closest(problem, scale[0] * cell.linear, scale[1] * units),
+        linear=cell.linear,
+        units=units,
+        level=cell.level,
+        form=cell.form,
+        bump=cell.bump,
+        tail=jnp.asarray(tail),
+        margin=cell.margin,
+    )
 
 
 def _divergence(problem: Problem, cell: Cell, noise: Noise):
     """KL, from the differences themselves."""
-    dim = problem.net.linear.shape[0]
+    width, dim = problem.net.units.shape
     straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
     units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
-    free = dim / 2 * (jnp.log(cell.kappa) + 1 / cell.kappa - 1)
-    wide = 2 * cell.kappa * cell.linear**2
-    return free + straight / wide + jnp.sum(_over(units, 2 * noise.units**2))
+    wide = straight / (cell.kappa * cell.linear**2)
+    wide = wide + jnp.sum(_over(units, cell.kappa_nonlinear * noise.units**2))
+
+    def free(kappa):
+        return jnp.log(kappa) + 1 / kappa - 1
+
+    count = problem.nonlinear * width * dim
+    return (dim * free(cell.kappa) + count * free(cell.kappa_nonlinear) + wide) / 2
 
 
-def _table(problem: Problem, grid: AnchoredGrid, key, confidence):
-    """The second term of the bound in every cell, roughly: on some of the samples, with one draw
+def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
+    """The bound in every cell, roughly: on some of the samples, with one draw
     of the nonlinear noise for all. Any choice of a cell is covered by the union."""
     sample, count = problem.sample, len(problem.sample.y)
     straight = jnp.sum(problem.net.linear * problem.anchor.linear)
     own = jnp.sum(problem.net.linear**2)
     factor = jnp.where((own > 0) & (straight > 0), straight / jnp.where(own > 0, own, 1.0), 1.0)
     if count > _NEAR + _FAR:
-        order = jnp.argsort(jnp.where(sample.right, sample.output, jnp.inf))
+        order = jnp.argsort(jnp.where(sample.anchor > 0, sample.output, jnp.inf))
         far = np.linspace(_NEAR, count - 1, _FAR).astype(int)
         chosen = jnp.concatenate([order[:_NEAR], order[far]])
         weight = jnp.concatenate([jnp.ones(_NEAR), jnp.full(_FAR, (count - _NEAR) / _FAR)])
     else:
         chosen, weight = jnp.arange(count), jnp.ones(count)
-    weight = jnp.where(sample.right[chosen], weight, 0.0).astype("float32") / count
+    margins = jnp.asarray(grid.margins)
+    right = sample.anchor[chosen, None] > margins
+    weight = jnp.where(right, weight[:, None], 0.0).astype("float32") / count
+    first = jax.vmap(lambda m: _anchor_term(sample, m, delta)[1])(margins)
     y, bends = sample.y[chosen], factor * sample.bends[chosen]
     output = factor * sample.output[chosen]
     draws = jax.random.normal(key, bends.shape, "float32")
-    linear, kappas = jnp.asarray(grid.values("linear")), jnp.asarray(grid.kappas)
+    linear = jnp.asarray(grid.values("linear"))
+    pairs = itertools.product(grid.kappas, grid.kappas_nonlinear)
+    kappas = jnp.asarray(list(pairs))
     level = jnp.repeat(jnp.asarray(grid.levels), FORMS)
     form = jnp.tile(jnp.arange(FORMS), len(grid.levels))
     probability = jnp.exp(log_probability(level, form, jnp.asarray(grid.tail)))
@@ -187,20 +212,21 @@ def _table(problem: Problem, grid: AnchoredGrid, key, confidence):
         means = jax.lax.map(lambda a: at(*a), (limits, linear))
 
         def divergence(linear, kappa):
-            cell = Cell(linear, spread, kappa, level[0], form[0], bump, shape)
+            cell = Cell(linear, spread, *kappa, level[0], form[0], bump, shape, margins[0])
             return _divergence(problem, cell, _noise(problem, cell, grid.tail))
 
         costs = jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))(linear, kappas)
         exponent = (costs + confidence) / count
-        means = jnp.clip(means, 0, 1)
-        return invert(means[:, None, :], exponent[:, :, None]) / probability
+        means = jnp.clip(means, 0, 1)[:, None]
+        distance = invert(means, exponent[:, :, None, None]) / probability[:, None]
+        return distance + first
 
-    return one, (linear, kappas, level, form)
+    return one, (linear, kappas, level, form, margins)
 
 
-def _rank(problem, grid, key, confidence):
+def _rank(problem, grid, key, confidence, delta):
     """The cells that look best, `FINALISTS` of them."""
-    one, axes = _table(problem, grid, key, confidence)
+    one, axes = _table(problem, grid, key, confidence, delta)
     outer = (
         jnp.arange(problem.shapes.shape[0]),
         jnp.asarray(grid.values("nonlinear")),
@@ -210,10 +236,20 @@ def _rank(problem, grid, key, confidence):
     table = jax.lax.map(one, tuple(grids))
     flat = jnp.where(jnp.isnan(table), jnp.inf, table).ravel()
     best = jax.lax.top_k(-flat, min(FINALISTS, flat.size))[1]
-    c, i, j, k = jnp.unravel_index(best, table.shape)
-    linear, kappas, level, form = axes
+    c, i, j, k, t = jnp.unravel_index(best, table.shape)
+    linear, kappas, level, form, margins = axes
     shape, spread, bump = (g[c] for g in grids)
-    return Cell(linear[i], spread, kappas[j], level[k], form[k], bump, shape)
+    return Cell(
+        linear[i], spread, *kappas[j].T, level[k], form[k], bump, shape, margins[t]
+    )
+
+
+def _anchor_term(sample: Sample, margin, delta):
+    """How often the anchor errs or has a small margin on S2, and the limit of that."""
+    count = len(sample.y)
+    errors = count - jnp.sum(sample.anchor > margin)
+    limit = binomial_limit(errors.astype(float), jnp.asarray(float(count)), delta)
+    return errors / count, limit
 
 
 def monte_carlo_cost(variance, mean_count, delta):
@@ -240,11 +276,12 @@ def _problem(x, y, x_first, weights, anchor, shapes, epsilon) -> tuple[Problem, 
         shapes = floored(size)[None]
     shapes = jnp.sqrt(shapes / jnp.sum(shapes, axis=1, keepdims=True))
     q = jnp.linalg.norm(x, axis=1)
-    # By a forward pass: an output that is zero there is zero, and an error.
-    right = (y * outputs(anchor, x.T, epsilon) > 0) & (q > 0)
+    # By a forward pass: an output that is zero is zero there, and an error.
+    margin = _over(y * outputs(anchor, x.T, epsilon), q) / unit
     sample = Sample(
         y=y,
-        right=right,
+        anchor=jnp.where(jnp.isnan(margin), -jnp.inf, margin),
+        seen=q > 0,
         output=_over(y * outputs(weights, x.T, epsilon), q),
         bends=_over(jnp.abs(x @ net.units.T), q[:, None]),
         signs=net.signs,
@@ -305,7 +342,8 @@ def anchored_search(
     confidence = math.log(2 * math.sqrt(count)) + log_cells - jnp.log(shares[1])
     # Independent of each other: the last draws must not depend on what chose the cell.
     ranking, second, last = jax.random.split(key, 3)
-    cells = _rank(problem, grid, ranking, confidence)
+    share = shares[0] / (anchors * len(grid.margins) * metrics)
+    cells = _rank(problem, grid, ranking, confidence, share)
 
     def bound(cell: Cell, mean):
         noise = _noise(problem, cell, grid.tail)
@@ -316,7 +354,7 @@ def anchored_search(
 
     def closer(cell):
         mean, _ = disagreement(sample, _noise(problem, cell, grid.tail), second, 1)
-        return bound(cell, mean)[-1]
+        return bound(cell, mean)[-1] + _anchor_term(sample, cell.margin, share)[1]
 
     values = jax.lax.map(closer, cells)
     best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
@@ -325,15 +363,12 @@ def anchored_search(
     cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / metrics)
     cost = jnp.where(problem.nonlinear > 0, cost, 0.0)  # without it nothing is drawn
     noise, divergence, exponent, probability, distance = bound(cell, jnp.minimum(mean + cost, 1.0))
-    errors = count - jnp.sum(sample.right)
-    anchor_bound = binomial_limit(
-        errors.astype(float), jnp.asarray(float(count)), shares[0] / anchors
-    )
+    risk, anchor_bound = _anchor_term(sample, cell.margin, share)
     value = anchor_bound + distance
     failed = ~jnp.isfinite(value)
     by_sign = lipschitz(noise.units, sample.signs, noise.bump)
     return AnchoredBound(
-        anchor_risk=errors / count,
+        anchor_risk=risk,
         anchor_bound=anchor_bound,
         disagreement=mean,
         monte_carlo=cost,
@@ -346,7 +381,9 @@ def anchored_search(
         noise=cell.linear,
         noise_nonlinear=cell.nonlinear * problem.nonlinear,
         factor=noise.factor,
+        margin=cell.margin,
         kappa=cell.kappa,
+        kappa_nonlinear=cell.kappa_nonlinear,
         level=cell.level,
         form=cell.form,
         bump=cell.bump,

@@ -215,7 +215,7 @@ def _raw_test(task: Task):
 
 
 def split(
-    task: Task, *, key: PRNGKeyArray, fraction: float = 0.5, ridge: float = 0.01
+    task: Task, *, key: PRNGKeyArray, fraction: float = 0.5, ridge: float = 1e-6
 ) -> AnchorSplit:
     """Split the training set by a random permutation: S1 determines an anchor network and the
     coordinates of the certificate, S2 certifies (README of `bounds`, section 8).
