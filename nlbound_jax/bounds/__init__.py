@@ -19,6 +19,8 @@ from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise
 from ._noise_ball import smoothed_ramp as smoothed_ramp
+from ._one_draw import OneDrawBound as OneDrawBound
+from ._one_draw import one_draw_bound as one_draw_bound
 from ._optimistic import OPTIMISTIC as OPTIMISTIC
 from ._optimistic import OptimisticBound as OptimisticBound
 from ._optimistic import optimistic_bound as optimistic_bound
