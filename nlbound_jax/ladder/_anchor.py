@@ -22,11 +22,14 @@ class Anchor(eqx.Module):
 
     - `split`: the split, an [`AnchorSplit`][].
     - `net`: U on the split's inputs $\\hat x$, float64.
+    - `trained`: the network on $\\hat x$ that the anchored bounds are about, if it is another than
+        the one at hand, or `None`.
     - `shapes`: how noise is shared out over the units, out of [`anchor_shapes`][], or `None`.
     """
 
     split: AnchorSplit
     net: LeakyMLP
+    trained: LeakyMLP | None = None
     shapes: Float[Array, "shapes width"] | None = None
 
     def test_risk(self, net: LeakyMLP) -> float | None:
@@ -76,6 +79,7 @@ def anchor_of(
     net: LeakyMLP,
     *,
     task: Task | None,
+    trained: tuple[LeakyMLP, Task] | None = None,
     others: Sequence[tuple[LeakyMLP, Task]] = (),
 ) -> Anchor:
     """What the anchored bounds need of an anchor.
@@ -90,6 +94,9 @@ def anchor_of(
 
     - `task`: the task whose whitened inputs it takes, such as `split.anchor`; `None` for raw
         features over the split's scale.
+    - `trained`: the network that is to be certified, with its task, if it is another than the one
+        that bounds are evaluated on: one that was trained from the anchor's start, for which the
+        two are closest.
     - `others`: networks trained alike on parts of S1, each with its task, such as
         [`AnchorSplit.subsamples`][]: they show how noise is best shared out over the units.
 
@@ -103,12 +110,13 @@ def anchor_of(
     """
     split = _validate.instance("split", split, AnchorSplit)
     moved = _moved("net", net, split, task)
+    certified = None if trained is None else _moved("trained", trained[0], split, trained[1])
     shapes = None
     if others:
         alike = [_moved("others", other, split, of).weights for other, of in others]
         with jax.enable_x64(True):
             shapes = anchor_shapes(moved.weights, alike)
-    return Anchor(split, moved, shapes)
+    return Anchor(split, moved, certified, shapes)
 
 
 class Anchored(eqx.Module):
@@ -121,6 +129,7 @@ class Anchored(eqx.Module):
     - `matrix`: a first-layer matrix on the task's whitened inputs times this acts on $\\hat x$,
         `(rank d)`.
     - `weights`: those of the anchor, on $\\hat x$.
+    - `trained`: those of the network that the bounds are about, on $\\hat x$, or `None`.
     - `shapes`: as in the [`Anchor`][].
     """
 
@@ -129,19 +138,22 @@ class Anchored(eqx.Module):
     x_first: Float[Array, "m1 d"]
     matrix: Float[Array, "rank d"]
     weights: tuple[Float[Array, "_out _in"], ...]
+    trained: tuple[Float[Array, "_out _in"], ...] | None
     shapes: Float[Array, "shapes width"] | None
 
     def moved(self, net: LeakyMLP) -> tuple[Float[Array, "_out _in"], ...]:
-        """The weights of a network on the task's whitened inputs, as they act on $\\hat x$.
+        """The weights of the network that the bounds are about, as they act on $\\hat x$.
 
         **Arguments:**
 
-        - `net`: the network.
+        - `net`: the network at hand, on the task's whitened inputs.
 
         **Returns:**
 
         Matrices `(out in)`, float64.
         """
+        if self.trained is not None:
+            return self.trained
         first, *rest = (w.astype(float) for w in net.weights)
         return (first @ self.matrix, *rest)
 
@@ -169,5 +181,6 @@ def anchored(anchor: Anchor, task: Task) -> Anchored:
         x_first=jnp.asarray(split.x_first, float),
         matrix=jnp.asarray(split.from_task(np.eye(task.rank), task), float),
         weights=anchor.net.weights,
+        trained=None if anchor.trained is None else anchor.trained.weights,
         shapes=anchor.shapes,
     )

@@ -40,9 +40,10 @@ def _errors(at: Snapshot, anchored: Anchored, weights: Any) -> Float[Array, " n"
 
 
 class AnchoredBound(AbstractAnchoredBound):
-    """[`anchored_bound`][]: of the network itself."""
+    """[`anchored_bound`][]: of the network itself, or of the one that the anchor comes with."""
 
     name = "anchored"
+    about = "the same training from the anchor's start"
     needs = ("anchor", "key", "one_hidden_layer")
     measures = "error of the anchor and disagreement with it near the network"
     cites = ("maurer2004note", "clopper1934use", "ledoux1991probability")
@@ -72,6 +73,7 @@ class AnchoredBound(AbstractAnchoredBound):
             rest=found.anchor_bound - found.anchor_risk,
             result=found.result,
             parts={name: getattr(found, name) for name in names},
+            certified=anchored.trained,
         )
 
 

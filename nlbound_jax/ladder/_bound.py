@@ -37,7 +37,7 @@ class AbstractBound(eqx.Module):
     - `a_priori`: whether all but the train term is known before training.
     - `deterministic`: whether it holds for the network itself; otherwise for a random one around
         it.
-    - `about`: which network it bounds the error of, in words.
+    - `about`: which network it bounds the error of where that is another, in words.
     - `over_time`: whether it is evaluated at every time, or at the end of training only.
     - `measures`: what its train term is, in words.
     - `source`: where statement and proof stand.

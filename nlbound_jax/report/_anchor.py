@@ -1,15 +1,18 @@
 """The anchor of a report: the same training on a part of the sample."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from .. import ladder, tasks
-from ..networks import LeakyMLP
+from ..networks import LeakyMLP, initialize
 from ..tasks import AnchorSplit, Task
 from ._settings import Settings
-from ._train import NothingToLearn, end_time, start_network, train_network
+from ._train import NothingToLearn, check_start, end_time, train_network
 
 
 def declared_split(task: Task, settings: Settings) -> AnchorSplit:
@@ -35,21 +38,42 @@ def declared_split(task: Task, settings: Settings) -> AnchorSplit:
     return tasks.split(task, key=key, fraction=settings.anchor_fraction)
 
 
+def _start(split: AnchorSplit, part: Task, settings: Settings) -> LeakyMLP:
+    """A start that S1 determines, as a network on the whitened inputs of a task: the same function
+    for all parts of the sample."""
+    check_start(settings)
+    net = initialize(
+        jax.random.key(settings.seed),
+        split.x.shape[1],
+        settings.width,
+        settings.depth,
+        epsilon=settings.epsilon,
+        beta=settings.beta,
+        kind=settings.init,
+        dtype=settings.dtype,
+    )
+    first = split.to_task(np.asarray(net.weights[0]), part)
+    return LeakyMLP((jnp.asarray(first, settings.dtype), *net.weights[1:]), net.epsilon)
+
+
 def train_anchor(
-    split: AnchorSplit, settings: Settings, devices: Sequence[Any] | None = None
+    task: Task, split: AnchorSplit, settings: Settings, devices: Sequence[Any] | None = None
 ) -> ladder.Anchor:
-    """Train the anchor, and networks on parts of S1 beside it, as the settings say. All of it is a
-    matter of S1 alone, also how long it takes.
+    """Train an anchor on S1 as the settings say, also as to when it ends: it is a matter of S1
+    alone. From the same start a network is trained on the whole sample: a start that depends on
+    the whole sample, as one on its whitened inputs does, would lead away from the anchor's (near
+    ReLU small differences grow).
 
     **Arguments:**
 
+    - `task`: the data.
     - `split`: out of [`declared_split`][].
     - `settings`: a [`Settings`][].
     - `devices`: as in [`gradient_flow`][].
 
     **Returns:**
 
-    An [`Anchor`][].
+    An [`Anchor`][], with that network.
 
     **Raises:**
 
@@ -57,13 +81,14 @@ def train_anchor(
     """
 
     def trained(part: Task) -> LeakyMLP:
-        net = start_network(part, settings)
+        net = _start(split, part, settings)
         try:
             t1 = end_time(part, settings)
         except NothingToLearn:
             return net
-        return train_network(net, part, settings, t1, devices=devices).network()
+        ends = dataclasses.replace(settings, num_times=1)
+        return train_network(net, part, ends, t1, devices=devices).network()
 
     with jax.enable_x64(True):
-        others = [(trained(part), part) for part in split.subsamples()]
-        return ladder.anchor_of(split, trained(split.anchor), task=split.anchor, others=others)
+        anchor, whole = trained(split.anchor), trained(task)
+        return ladder.anchor_of(split, anchor, task=split.anchor, trained=(whole, task))

@@ -251,7 +251,7 @@ def run_of(
     progress_meter: diffrax.AbstractProgressMeter | None,
 ) -> ladder.Run:
     """The run that a report is on: the network, and the anchor if one is needed."""
-    anchor = None if chosen.split is None else train_anchor(chosen.split, settings)
+    anchor = None if chosen.split is None else train_anchor(task, chosen.split, settings)
     return train(task, settings, anchor=anchor, progress_meter=progress_meter)
 
 

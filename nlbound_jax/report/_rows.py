@@ -43,7 +43,7 @@ def row(
         "test_risk": test_risk,
         "a_priori": bound.a_priori,
         "deterministic": bound.deterministic,
-        "about": bound.about,
+        "about": "the network" if terms.certified is None else bound.about,
         "assumes": list(assumes),
         "source": bound.source,
         "numbers": bound.numbers,
