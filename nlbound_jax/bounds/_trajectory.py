@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._products import product_gap
-from .._results import RESULTS, where
+from .._results import RESULTS, explained, where
 from .._types import AnyArray, Numeric
 from ._capacity import log_class_size
 from ._kl import invert
@@ -28,7 +28,8 @@ class TrajectoryBound(eqx.Module):
     - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2).
     - `penalty`: `capacity + deviation`.
     - `value`: `train_risk + penalty`; `None` without a train risk.
-    - `result`: `successful`, or `blow_up` where a distance is `+inf`, and so is the bound.
+    - `result`: `successful`, or why the bound is `+inf`: `blow_up` where a distance is,
+        `overflow` where the bound exceeds the doubles.
     """
 
     distance: _Values
@@ -94,7 +95,7 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
         deviation=deviation,
         penalty=penalty,
         value=None if risk is None else risk + penalty,
-        result=where(blown, RESULTS.blow_up, RESULTS.successful),
+        result=explained(where(blown, RESULTS.blow_up, RESULTS.successful), penalty),
     )
 
 
