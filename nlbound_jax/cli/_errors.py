@@ -6,10 +6,15 @@ from typing import NoReturn
 
 import typer
 
+from .._naming import renamed
 from .._writing import CannotWrite
 
 # The signals that were received: what fails after one is no failure of the program.
 received: list[int] = []
+
+
+# What the command that runs calls its arguments.
+called: dict[str, str] = {}
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
@@ -23,14 +28,14 @@ def one_line_errors() -> Iterator[None]:
     """Turn a `ValueError` about the user's input, or the lack of an optional extra, into one line
     and exit status 2. A file that could not be written or a computation that failed
     (`RuntimeError`) is one line and status 1; what JAX raises of that kind is an error of the
-    program and keeps its traceback."""
+    program and keeps its traceback. Arguments are called what the command's user wrote."""
     try:
         yield
     except CannotWrite as error:
-        fail(str(error), 1)
+        fail(renamed(str(error), called), 1)
     except (ImportError, ValueError) as error:
-        fail(str(error))
+        fail(renamed(str(error), called))
     except RuntimeError as error:
         if type(error) is not RuntimeError or received:
             raise
-        fail(str(error), status=1)
+        fail(renamed(str(error), called), 1)
