@@ -70,8 +70,11 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
         + kappa * jnp.log(jnp.where(epsilon > 0, epsilon, 1.0))
         - jnp.log(gamma)
     )
-    # A linear network does not deviate, even where log v is beyond the doubles.
-    deviation = jnp.where(blown, jnp.inf, jnp.where(epsilon > 0, jnp.exp(exponent), 0.0))
+    # A linear network does not deviate, even where log v is beyond the doubles. Of a margin below
+    # them, which XLA takes for 0, nothing is known.
+    unknown = blown | ((epsilon > 0) & ~(gamma > 0))
+    deviation = jnp.where(epsilon > 0, jnp.exp(exponent), 0.0)
+    deviation = jnp.where(unknown, jnp.inf, deviation)
     capacity = counting(
         kappa,
         numbers["dim"],

@@ -17,6 +17,9 @@ _Values = Float[Array, "..."]
 Method = Literal["counting", "kl"]
 
 
+LEAST_GAMMA = 1e-280
+
+
 class TrajectoryBound(eqx.Module):
     """The trajectory bound, term by term; every array has the broadcast shape of the numbers.
 
@@ -76,8 +79,10 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     depth = norms.shape[-1]
     bend = -jnp.expm1((depth - 1) * jnp.log1p(-numbers["epsilon"] / 2))
     factor = 2.0 if kappa == 1 else 2.0 * bend
-    deviation = factor * jnp.where(blown, 0.0, reach) / numbers["gamma"]
-    deviation = jnp.where(blown, jnp.inf, deviation)
+    # Beside a margin that small a Q of which parts are below the doubles would still count.
+    known = ~blown & (numbers["gamma"] > LEAST_GAMMA)
+    deviation = factor * jnp.where(known, reach, 0.0) / jnp.where(known, numbers["gamma"], 1.0)
+    deviation = jnp.where(known, deviation, jnp.inf)
     size = log_class_size(kappa, numbers["dim"], numbers["precision_bits"])
     exponent = (size + jnp.log(numbers["cells"]) - jnp.log(numbers["delta"])) / (
         numbers["num_samples"]

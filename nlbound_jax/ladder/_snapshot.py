@@ -319,7 +319,7 @@ class Snapshot(eqx.Module):
             rest=sums[2],
             margin_risk=self.margin_risk(gamma),
             ramp_risk=self.ramp_risk(gamma),
-            result=explained(jax.tree.map(wide, result), sum(sums)),
+            result=explained(jax.tree.map(wide, result), sums[0] + sums[1] + sums[2]),
             parts={name: wide(part) for name, part in parts.items()},
             t=jnp.asarray(jnp.nan) if self.t is None else self.t,
         )
