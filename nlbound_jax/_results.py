@@ -52,7 +52,7 @@ CELL_OUTCOMES = ("successful", "blow_up", "overflow")
 def cell_flags(result: RESULTS) -> np.ndarray:
     """The places in `CELL_OUTCOMES` of an array of results."""
     found = [np.asarray(result == getattr(RESULTS, name)) for name in CELL_OUTCOMES]
-    return np.argmax(found, axis=0).astype(np.int8)
+    return np.asarray(np.argmax(found, axis=0), np.int8)
 
 
 def outcome_names() -> tuple[str, ...]:

@@ -1,13 +1,16 @@
 """Errors as a user of the command reads them."""
 
 import contextlib
+import errno
+import os
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
 
 from .._naming import renamed
-from .._writing import CannotWrite
+from .._writing import FULL, CannotWrite, reason
 
 # The signals that were received: what fails after one is no failure of the program.
 received: list[int] = []
@@ -39,3 +42,22 @@ def one_line_errors() -> Iterator[None]:
         if type(error) is not RuntimeError or received:
             raise
         fail(renamed(str(error), called), 1)
+
+
+@contextlib.contextmanager
+def one_line_output() -> Iterator[None]:
+    """Exit with status 1 where standard output cannot be written: silently if nobody reads it any
+    more, with one line if there is no room for it."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EPIPE):
+            raise
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            typer.echo(f"nlbound: the output could not be written: {reason(error)}.", err=True)
+        sys.exit(1)
