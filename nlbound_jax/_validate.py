@@ -200,6 +200,13 @@ def scalar(
     return float(value)
 
 
+def numbers(name: str, values: Any, low: float, high: float) -> list[float]:
+    """A sequence of numbers within [low, high], perhaps none."""
+    if isinstance(values, str) or not (isinstance(values, Sequence) or np.ndim(values) == 1):
+        raise ValueError(f"`{name}` must be a sequence of numbers, got {shown(values)}.")
+    return [scalar(name, value, low, high) for value in values]
+
+
 def instance(name: str, value: Any, kind: type) -> Any:
     """`value` if it is a `kind`."""
     if not isinstance(value, kind):

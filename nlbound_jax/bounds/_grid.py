@@ -127,6 +127,7 @@ def best_over(dataset: xr.Dataset, *dims: str) -> xr.Dataset:
 
     `ValueError` if a dimension is not one of the grid's.
     """
+    dataset = _validate.instance("dataset", dataset, xr.Dataset)
     for dim in dims:
         _validate.member("dims", dim, [str(d) for d in dataset.dims])
     if not dims:

@@ -48,6 +48,7 @@ def check_start(settings: Settings) -> None:
 
     `ValueError` naming `beta` or `end_time`.
     """
+    settings = _validate.instance("settings", settings, Settings)
     dtype, depth = settings.dtype, settings.depth
     low, high = _range_of_beta(depth, dtype)
     if not low <= settings.beta <= high:
@@ -83,6 +84,7 @@ def start_network(task: Task, settings: Settings) -> LeakyMLP:
 
     `ValueError` naming `beta` or `end_time` if the dtype cannot hold it.
     """
+    task = _validate.instance("task", task, Task)
     check_start(settings)
     return initialize(
         jax.random.key(settings.seed),
@@ -117,6 +119,7 @@ def end_time(task: Task, settings: Settings) -> float:
 
     [`NothingToLearn`][], a `ValueError`, if there is no learning time and no `end_time` is set.
     """
+    task = _validate.instance("task", task, Task)
     check_start(settings)
     if settings.end_time is not None:
         return settings.end_time

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .. import _validate
 from .._naming import naming
 from .._settings import DataSpec
 from ._mnist import mnist
@@ -26,6 +27,7 @@ def load_task(data: DataSpec) -> Task:
 
     `ValueError` naming the option, also one that the data does not take.
     """
+    data = _validate.instance("data", data, DataSpec)
     with naming(path="dataset", name="dataset", split="dataset", test_split="dataset"):
         return _load(data)
 
