@@ -102,7 +102,7 @@ FAR = {"width": 1, "num_times": 1, "max_steps": 16, "dtype": "float64"}
     [
         # Margins below the doubles, of outputs that are not and of outputs that are.
         {**FAR, "ratios": (1e300, 1e-300), "beta": 1e-9, "end_time": 1.0},
-        {**FAR, "depth": 3, "beta": 4e-142, "until": 0.9},
+        pytest.param({**FAR, "depth": 3, "beta": 4e-142, "until": 0.9}, marks=pytest.mark.slow),
         {**FAR, "beta": 1e-220, "ratios": (1e-300, 30.0), "end_time": 1e-3},
     ],
 )
