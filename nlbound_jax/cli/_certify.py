@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .._naming import naming
 from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
@@ -66,10 +67,8 @@ def certify(
         layers = _load(weights)
         net = networks.LeakyMLP(tuple(map(jnp.asarray, layers)), jnp.asarray(settings.epsilon))
         task = load_task(data)
-        try:
+        with naming(net="weights"):  # it knows the file's matrices as a network
             certificate = make(net, task, delta=settings.delta, inputs=inputs.value)
-        except ValueError as error:  # it knows the file's matrices as a network
-            raise ValueError(str(error).replace("`net`", "`weights`", 1)) from None
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
         values = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}
