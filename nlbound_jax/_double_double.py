@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 
 _Values = Float[Array, "..."]
 
+# The low part of a smaller product would be below the doubles, and with it all that is known of it.
+_LEAST = 1e-270
+
 
 class DoubleDouble(NamedTuple):
     """The number `high + low`, with `low` at most half a unit in the last place of `high`."""
@@ -40,7 +43,8 @@ def _two_product(a, b) -> DoubleDouble:
     (a1, a2), (b1, b2) = _split(a), _split(b)
     # Rounded here and now: contracted into a later sum, its error would be counted twice.
     product = jax.lax.optimization_barrier(a * b)
-    return DoubleDouble(product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2)
+    low = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+    return DoubleDouble(product, jnp.where(jnp.abs(product) > _LEAST, low, 0.0))
 
 
 def add(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:

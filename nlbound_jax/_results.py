@@ -4,7 +4,9 @@ from typing import Any
 
 import diffrax
 import jax
-from jaxtyping import Array, Bool
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -16,6 +18,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "no bound; take a smaller t or beta."
     )
     diverged = "Gradient descent diverged: the weights are not finite; take a smaller step size."
+    overflow = "The bound exceeds the largest double: it says nothing."
 
 
 def where(flag: Bool[Array, "*shape"], if_true: Any, if_false: Any) -> RESULTS:
@@ -27,6 +30,29 @@ def where(flag: Bool[Array, "*shape"], if_true: Any, if_false: Any) -> RESULTS:
     for _ in range(flag.ndim):
         choose = jax.vmap(choose)
     return choose(flag)
+
+
+def explained(result: RESULTS, value: Float[Array, "*shape"]) -> RESULTS:
+    """`result`, of the shape of `value`, and `overflow` where it says nothing of a value that is
+    not finite."""
+
+    def one(result, value):
+        silent = (result == RESULTS.successful) & ~jnp.isfinite(value)
+        return RESULTS.where(silent, RESULTS.overflow, result)
+
+    for _ in range(value.ndim):
+        one = jax.vmap(one)
+    return one(result, value)
+
+
+# How a cell of a grid of bounds may end; the place of one is its number in an array.
+CELL_OUTCOMES = ("successful", "blow_up", "overflow")
+
+
+def cell_flags(result: RESULTS) -> np.ndarray:
+    """The places in `CELL_OUTCOMES` of an array of results."""
+    found = [np.asarray(result == getattr(RESULTS, name)) for name in CELL_OUTCOMES]
+    return np.asarray(np.argmax(found, axis=0), np.int8)
 
 
 def outcome_names() -> tuple[str, ...]:

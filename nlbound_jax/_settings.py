@@ -28,6 +28,8 @@ class DataSpec:
     - `positive`: the classes of label +1, separated by commas, as `"5,6"` or `"cat,dog"`; the
         default of the data if `None`.
     - `norm_bound`: R with $\\|x\\| \\le R$ for every input that may occur, for `.npz` files only.
+    - `scale`: `"columns"` divides each feature by its root mean square first, for `.npz` files
+        only; `"norm"` if `None`.
     """
 
     dataset: str = field("mnist", help="The data: mnist, tfds:NAME (prepared already) or FILE.npz.")
@@ -51,6 +53,10 @@ class DataSpec:
         **_POSITIVE,
         unit="norm of an input",
         help="A norm no input can exceed, known beforehand, for an .npz file.",
+    )
+    scale: Literal["norm", "columns"] | None = field(
+        None,
+        help="columns: divide each feature of an .npz file by its root mean square first.",
     )
 
 

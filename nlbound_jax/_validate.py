@@ -142,22 +142,23 @@ def real(
 
 
 def _kept(name: str, given: Any, array: Array, *ends: Any) -> Array:
-    """`array` unless its dtype has rounded what was given out of the interval."""
-    if array.dtype == np.float64:
-        return array
+    """`array` unless its dtype has rounded what was given out of the interval, or XLA, which takes
+    subnormal numbers for 0, will."""
     low, _, open_low, _ = ends
-    limits = np.finfo(np.float32)
+    double = array.dtype == np.float64
+    limits = np.finfo(array.dtype)
     with np.errstate(over="ignore", under="ignore"):  # by NumPy: inside a jit `array` is traced
-        raw = np.asarray(given, np.float32).astype(float)
+        raw = np.asarray(given, array.dtype).astype(float)
     bad = _outside(np, raw, *ends)
-    if low == 0 and open_low:  # what is subnormal counts as 0
-        bad = bad | (raw < float(limits.tiny))
+    if low == 0 and (open_low or double):
+        bad = bad | ((0 < raw) | open_low) & (raw < float(limits.tiny))
     bad = np.ravel(bad)
     if bad.any():
+        hint = "" if double else "; jax_enable_x64 gives float64"
         raise ValueError(
             f"`{name}` must be {interval(*ends)} in {array.dtype}, whose positive numbers go "
             f"from {float(limits.tiny):.2g} to {float(limits.max):.2g}, got "
-            f"{np.ravel(np.asarray(given, float))[np.argmax(bad)]!r}; jax_enable_x64 gives float64."
+            f"{np.ravel(np.asarray(given, float))[np.argmax(bad)]!r}{hint}."
         )
     return array
 
@@ -197,6 +198,13 @@ def scalar(
         raise ValueError(f"`{name}` must be a single number, got {shown(value)}.")
     _check(name, value, low, high, **ends)
     return float(value)
+
+
+def numbers(name: str, values: Any, low: float, high: float) -> list[float]:
+    """A sequence of numbers within [low, high], perhaps none."""
+    if isinstance(values, str) or not (isinstance(values, Sequence) or np.ndim(values) == 1):
+        raise ValueError(f"`{name}` must be a sequence of numbers, got {shown(values)}.")
+    return [scalar(name, value, low, high) for value in values]
 
 
 def instance(name: str, value: Any, kind: type) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 # No space, no quota, the limit on the size of a file.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BLOCK = 4096
 # What a write that was killed leaves behind.
 PARTIAL = ".partial"
@@ -49,7 +49,7 @@ def writable(name: str, kind: str, path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         raise ValueError(
             f"`{name}` must be a {kind} that can be written, got {str(path)!r}: {reason(error)}."

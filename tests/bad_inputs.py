@@ -201,7 +201,7 @@ DATA = [
     Case(
         "a digit on both sides",
         lambda: tasks.mnist(7, negative=(5,)),
-        "`positive` and `negative` must be disjoint and non-empty, got [5, 6, 7, 8, 9] and [5].",
+        "`positive` and `negative` must be disjoint, got [5, 6, 7, 8, 9] and [5].",
     ),
     Case(
         "inputs of another width",
@@ -221,17 +221,17 @@ DATA = [
     Case(
         "a report where there is nothing to learn",
         lambda: report(tasks.from_arrays([[1.0], [-1.0], [1.0], [-1.0]], [1, 1, 0, 0]), SETTINGS),
-        "`task` must have labels that correlate with the inputs, got alignment 0: there is nothing to learn, so no learning time; set `end_time` (--end-time).",
+        "`task` must have labels that correlate with the inputs, got alignment 0: there is nothing to learn, so no learning time; set `end_time`.",
     ),
     Case(
         "a report that starts beyond its end",
         lambda: report(tasks.from_arrays([[1.0], [-1.0]], [1, 0]), Settings(beta=5.0, epsilon=0)),
-        "`beta` must be below 0.9487 at `until` = 0.9, got 5: the network starts at 25 times the target, beyond what it is to learn; a smaller `beta` gives a learning time, or `end_time` (--end-time) sets the time itself.",
+        "`beta` must be below 0.9487 at `until` = 0.9, got 5: the network starts at 25 times the target, beyond what it is to learn; a smaller `beta` gives a learning time, or `end_time` sets the time itself.",
     ),
     Case(
         "a start below float32",
         lambda: report(TASK, Settings(beta=1e-40)),
-        "`beta` must be at least 9.86e-32 at depth 2 in float32, at least 1e-292 in float64, got 1e-40.",
+        "`beta` must be in [9.86e-32, 3.44e+10] at depth 2 in float32, [1e-292, 3.42e+97] in float64, got 1e-40.",
     ),
     Case(
         "an end beyond float32",

@@ -275,7 +275,7 @@ def test_check_on_the_command_line(tmp_path):
     assert names == ["check.json", "check.png", "check.zarr"]
     bad = RUN.invoke(app, ["check", "--points", "0"])
     assert bad.exit_code == 2
-    assert "`points` must be an integer of at least 1, got 0." in bad.stderr
+    assert "`--points` must be an integer of at least 1, got 0." in bad.stderr
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_the_command_on_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--epsilon", 1.3], "`epsilon` must be in [0, 1], got 1.3."),
+        (["--epsilon", 1.3], "`--epsilon` must be in [0, 1], got 1.3."),
         (["--dataset", "x"], "`dataset` must be mnist, tfds:NAME or FILE.npz, got 'x'."),
         (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
     ],

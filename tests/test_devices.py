@@ -4,6 +4,8 @@ it starts."""
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ from helpers import TIMEOUT
 from test_flow import TASK, make
 
 from nlbound_jax import dynamics
-from nlbound_jax.cli._jax import cache_folder, set_up_jax
+from nlbound_jax.cli._jax import cache_folder, heal, set_up_jax
 from nlbound_jax.dynamics import make_blocks, negative_gradient
 
 SCRIPT = """
@@ -127,6 +129,29 @@ def test_the_command_keeps_compiled_programs(tmp_path, monkeypatch):
         assert made.returncode == 0, made.stderr
         assert made.stderr == ""
         assert any((folder / "nlbound_jax").rglob("*-cache")) if filled else folder.is_file()
+    # What a process that was killed leaves behind: JAX would warn at every program that it keeps.
+    programs = sorted((tmp_path / "cache").rglob("*-cache"))
+    unfinished, gone = programs[0], programs[1]
+    Path(f"{unfinished}".removesuffix("-cache") + "-atime").unlink()
+    for path in (gone, Path(f"{gone}".removesuffix("-cache") + "-atime")):
+        path.unlink()  # so that there is something to keep
+    environment = {**kept, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert sorted((tmp_path / "cache").rglob("*-cache")) == programs
+
+
+def test_the_cache_is_healed_by_several_at_once_and_never_in_the_way(tmp_path):
+    names = [f"{i}-{end}" for i in range(40) for end in ("cache", "atime")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    for i in range(0, 40, 2):
+        (tmp_path / f"{i}-atime").unlink()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(heal, [tmp_path] * 8)) == [None] * 8
+    whole = {f"{i}-{end}" for i in range(1, 40, 2) for end in ("cache", "atime")}
+    assert {path.name for path in tmp_path.iterdir()} - {".lockfile"} == whole
+    heal(tmp_path / "nowhere")
 
 
 @pytest.mark.float64

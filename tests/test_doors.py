@@ -6,6 +6,7 @@ import inspect
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from bad_inputs import LINEAR, NET, TASK, X, Y
@@ -112,10 +113,45 @@ FLOAT64 = {
     },
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
 }
+# What takes the objects of others or runs long: only what must be refused is tried.
+SETTINGS = Settings(width=2, num_times=1, end_time=0.1, beta=0.5, max_steps=4)
+OBJECTS = {
+    "tasks.load_task": {"data": tasks.DataSpec()},
+    "bounds.best_over": {"dataset": None},
+    "report.report": {"task": TASK, "settings": SETTINGS, "bounds": ()},
+    "report.compare": {"task": TASK, "settings": SETTINGS, "epsilons": -1.0, "times": 0},
+    "report.end_time": {"task": TASK, "settings": SETTINGS},
+    "report.start_network": {"task": TASK, "settings": SETTINGS},
+    "report.train": {"task": TASK, "settings": SETTINGS},
+    "report.save": {"report": None},
+    "report.save_run": {"report": None},
+    "report.save_comparison": {"comparison": None},
+    "report.spread": {"reports": None},
+    "report.table": {"report": None},
+    "report.plot": {"report": None},
+    "report.plot_comparison": {"comparison": None},
+    "report.comparison_table": {"comparison": None},
+    "figures.compute": {"name": "1", "preset": "full"},
+    "figures.make": {"name": "0", "folder": ".", "preset": "full"},
+    "figures.redraw": {"name": "0", "folder": "/nowhere"},
+    "figures.draw": {"name": "1", "data": None},
+    "figures.title": {"name": "1"},
+    "figures.ladder": {"task": TASK, "settings": SETTINGS, "epsilons": ()},
+    "ladder.evaluate_network": {"bounds": (), "net": NET, "task": TASK, "delta": 0.1},
+}
+# What the others of these need to be called at all.
+BESIDE = {
+    "report.save": {"out": "/proc/none"},
+    "report.save_run": {"task": TASK, "path": "/proc/none"},
+    "report.save_comparison": {"out": "/proc/none"},
+}
 WRONG = [
     *(float("nan"), float("inf"), -float("inf"), -1, 10**400, "a", 1 + 1j, {}, object()),
     *([1, "a"], np.full(3, np.nan), np.array([[1.0, np.inf]]), np.array([]), np.zeros((2, 3))),
     None,
+    # Real numbers that NumPy itself does not have.
+    *(ml_dtypes.bfloat16("nan"), ml_dtypes.bfloat16(-1), jnp.bfloat16(2), jnp.zeros(2, "bfloat16")),
+    *(np.full((2, 2), 1.5, ml_dtypes.float8_e4m3fn), np.asarray([-1, 1], ml_dtypes.int4)),
 ]
 
 
@@ -146,8 +182,8 @@ def has_nan(result):
 
 def function_of(name):
     home, _, short = name.partition(".")
-    owner = {"report": None, "checks": checks, "bounds": bounds, "dynamics": dynamics}
-    owner |= {"networks": networks, "tasks": tasks}
+    owner = {"report": None, "figures": None, "ladder": None, "checks": checks}
+    owner |= {"networks": networks, "tasks": tasks, "bounds": bounds, "dynamics": dynamics}
     special = {"report.certify": certify}
     return special.get(name) or (
         PUBLIC[f"nlbound_jax.{name}"] if owner[home] is None else getattr(owner[home], short)
@@ -169,11 +205,50 @@ def probe(name, call):
                 text = str(error)
                 assert "\n" not in text, (name, argument, text)
                 assert any(n in text for n in names_of(call)), (name, argument, wrong, text)
-                if not isinstance(wrong, (np.ndarray, tuple, list, networks.LeakyMLP)):
+                if not isinstance(wrong, (np.ndarray, jax.Array, tuple, list, networks.LeakyMLP)):
                     assert f"`{argument}" in text, (name, argument, wrong, text)
             else:
                 # What builds a network takes what it is given; its users check it.
                 assert name == "networks.LeakyMLP" or not has_nan(result), (name, argument, wrong)
+
+
+def probe_together(name, call, count=40):
+    """Two wrong arguments at once: one line that names either, or a result without NaN."""
+    rng = np.random.default_rng(0)
+    names = list(call)
+    for _ in range(count if len(names) > 1 else 0):
+        chosen = rng.choice(names, 2, replace=False)
+        changed = {n: WRONG[rng.integers(len(WRONG))] for n in chosen}
+        try:
+            result = function_of(name)(**{**call, **changed})
+        except ValueError as error:
+            text = str(error)
+            assert "\n" not in text, (name, changed, text)
+            assert any(n in text for n in names_of(call)), (name, changed, text)
+        else:
+            assert name == "networks.LeakyMLP" or not has_nan(result), (name, changed)
+
+
+@pytest.mark.parametrize("name", [n for n, call in CALLS.items() if len(call) > 1])
+def test_two_wrong_values_at_once(no_type_checks, name):
+    probe_together(name, CALLS[name])
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", FLOAT64)
+def test_two_wrong_values_at_once_in_float64(no_type_checks, name):
+    probe_together(name, FLOAT64[name])
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", OBJECTS)
+def test_what_is_no_such_object_is_refused_in_one_line(no_type_checks, name):
+    call = OBJECTS[name]
+    for argument in call:
+        for wrong in (float("nan"), -1, "", {}, object(), [3], ml_dtypes.bfloat16(2)):
+            with pytest.raises(ValueError, match=r"^`[^\n]*$") as caught:
+                function_of(name)(**{**call, **BESIDE.get(name, {}), argument: wrong})
+            assert any(n in str(caught.value) for n in names_of(call)), (name, argument, wrong)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -236,7 +311,7 @@ EXEMPT = {
 
 
 def test_no_public_function_is_forgotten():
-    tried = {*CALLS, *FLOAT64, *(n for names in EXEMPT.values() for n in names)}
+    tried = {*CALLS, *FLOAT64, *OBJECTS, *(n for names in EXEMPT.values() for n in names)}
     own = ("nlbound_jax.sweep", "nlbound_jax.bounds.classical")
     functions = [
         name.removeprefix("nlbound_jax.")

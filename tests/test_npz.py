@@ -7,9 +7,10 @@ import pytest
 from helpers import assert_close
 from typer.testing import CliRunner
 
-from nlbound_jax import checks, tasks
+from nlbound_jax import Settings, checks, ladder, report, tasks
 from nlbound_jax.cli._app import app
 from nlbound_jax.ladder import _ladder
+from nlbound_jax.report import load_run, save_run
 
 pytestmark = pytest.mark.float64
 
@@ -100,7 +101,7 @@ def test_a_bad_file_gets_one_line(path, spoil, message):
     assert "\n" not in str(caught.value)
     result = invoke("report", "--dataset", path)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"nlbound: {caught.value}\n"
+    assert result.stderr == f"nlbound: {caught.value}\n".replace("`path`", "`--dataset`")
 
 
 def test_report_on_a_file(path, monkeypatch):
@@ -111,6 +112,37 @@ def test_report_on_a_file(path, monkeypatch):
     found = json.loads(result.stdout)["task"]
     assert (found["name"], found["norm_bound"]) == ("data.npz", 1.0)
     assert (found["num_samples"], found["num_test"], found["rank"]) == (200, 60, 4)
+
+
+def mixed_units(path):
+    x = RNG.normal(size=(60, 3)) * np.asarray([1e8, 1.0, 1.0])
+    np.savez(path, x=x, y=x[:, 1] > 0)
+    return x, x[:, 1] > 0
+
+
+def test_scaled_columns_of_a_file(tmp_path):
+    x, y = mixed_units(tmp_path / "data.npz")
+    np.savez(tmp_path / "weights.npz", W1=RNG.normal(size=(4, 3)), W2=RNG.normal(size=(1, 4)))
+    args = ["certify", tmp_path / "weights.npz", "--epsilon", 1]
+    result = invoke(*args, "--dataset", tmp_path / "data.npz", "--scale", "columns")
+    assert "data.npz: m = 60, d = 3" in result.stdout, result.output
+    spec = tasks.DataSpec(dataset=str(tmp_path / "data.npz"), scale="columns")
+    assert (tasks.load_task(spec).x == tasks.from_arrays(x, y, scale="columns").x).all()
+    result = invoke("report", "--scale", "columns")
+    assert result.stderr == "nlbound: `--scale` must be left out with mnist, got 'columns'.\n"
+
+
+def test_a_saved_run_on_scaled_columns(tmp_path):
+    x, y = mixed_units(tmp_path / "data.npz")
+    task = tasks.from_npz(tmp_path / "data.npz", scale="columns")
+    settings = Settings(width=2, num_times=1, end_time=0.5, beta=0.5, epsilon=0.1)
+    made = report(task, settings, bounds=[ladder.RepairedTheorem52Bound()])
+    save_run(made, task, tmp_path / "run.npz")
+    run = load_run(tmp_path / "run.npz")
+    assert np.array_equal(run.transform.columns, task.transform.columns)
+    assert np.array_equal(run.transform(x), task.transform(x))
+    assert np.array_equal(run.transform.inverse(task.x), task.transform.inverse(task.x))
+    assert np.array_equal(run.predict(x), made.network.predict(task.transform(x)))
 
 
 def test_check_takes_the_file(path, monkeypatch):
@@ -136,11 +168,15 @@ def test_certify_on_a_file_without_test_data(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--side", 7], "`side` must be left out with {}, got '7'."),
-        (["--data-dir", "x"], "`data_dir` must be left out with {}, got 'x'."),
-        (["--positive", "yes"], "`positive` must be left out with {}, got 'yes'."),
-        (["--components", 9], "`components` must be an integer in [1, 4], got 9."),
-        (["--norm-bound", 1], "`norm_bound` must be at least the largest norm in `x`"),
+        (["--side", 7], "`--side` must be left out with {}, got '7'."),
+        (["--data-dir", "x"], "`--data-dir` must be left out with {}, got 'x'."),
+        (["--positive", "yes"], "`--positive` must be left out with {}, got 'yes'."),
+        (["--components", 9], "`--components` must be an integer in [1, 4], got 9."),
+        (
+            ["--seeds", 0, "--scale", "columns"],
+            "`--seeds` must be an integer of at least 1, got 0.",
+        ),
+        (["--norm-bound", 1], "`--norm-bound` must be at least the largest norm in `x`"),
     ],
 )
 def test_options_that_do_not_fit_a_file(path, args, message):

@@ -100,7 +100,7 @@ def test_a_new_field_is_an_option_of_a_command():
     assert seen == [(Toy(heat=1.5, mode="very-fast", limit=2.0, safe=False), 7), (Toy(), 1)]
     wrong = CliRunner().invoke(single, ["--heat", "2"])
     assert wrong.exit_code == 2
-    assert wrong.stderr == "nlbound: `heat` must be in [0, 2), got 2.\n"
+    assert wrong.stderr == "nlbound: `--heat` must be in [0, 2), got 2.\n"
 
 
 def test_some_fields_some_of_them_required_and_numbers_as_texts():

@@ -117,7 +117,7 @@ def test_seeds_give_a_spread():
     assert found["split-a-posteriori"]["values"] == values
     assert found["split-a-posteriori"]["min"] == min(values) != max(values)
     assert set(found) == {*made[0].names(), "test_risk"}
-    with pytest.raises(ValueError, match="`num_seeds` must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="`--seeds` must be an integer of at least 1, got 0"):
         report_seeds(TASK, SMALL, 0)
 
 
@@ -203,12 +203,16 @@ def test_certify_on_the_command_line(tmp_path, mnist7):
 @pytest.mark.parametrize(
     ("arrays", "args", "message"),
     [
-        (None, [], "`weights` must be an .npz file, got"),
-        ({"W1": np.ones((3, 49))}, [], "`weights` must hold the arrays W1 ... WL, L >= 2, got W1"),
+        (None, [], "`WEIGHTS` must be an .npz file, got"),
+        ({"W1": np.ones((3, 49))}, [], "`WEIGHTS` must hold the arrays W1 ... WL, L >= 2, got W1"),
         ({"W1": np.ones(3), "W2": np.ones((1, 3))}, [], "got W1 of shape (3,)"),
-        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 3))}, [], "`weights` must have 49 inputs"),
-        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 4))}, [], "`weights` must be at least two"),
-        ({"W1": np.ones((3, 49)), "W2": np.ones((1, 3))}, ["--epsilon", 2], "`epsilon` must be in"),
+        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 3))}, [], "`WEIGHTS` must have 49 inputs"),
+        ({"W1": np.ones((3, 5)), "W2": np.ones((1, 4))}, [], "`WEIGHTS` must be at least two"),
+        (
+            {"W1": np.ones((3, 49)), "W2": np.ones((1, 3))},
+            ["--epsilon", 2],
+            "`--epsilon` must be in",
+        ),
     ],
     ids=["missing", "one", "vector", "inputs", "chain", "epsilon"],
 )
@@ -230,7 +234,7 @@ def test_seeds_on_the_command_line():
     assert len(found["seeds"]["split-a-posteriori"]["values"]) == 2
     bad = invoke("report", *args[:-1], 0)
     assert bad.exit_code == 2
-    assert "`num_seeds` must be an integer of at least 1, got 0." in bad.stderr
+    assert "`--seeds` must be an integer of at least 1, got 0." in bad.stderr
 
 
 @pytest.mark.slow

@@ -50,34 +50,46 @@ def test_the_command_makes_continues_and_tells(tmp_path):
 
 
 BAD = [
-    (["sweep"], "`config` must be given."),
-    (["sweep", "--config", "TOML"], "`out` must be given."),
-    (["sweep", "status"], "`store` must be given: nlbound sweep status STORE."),
-    (["sweep", "status", "none"], "`store` must be the store of a sweep, got 'none'."),
-    (["sweep", "--config", "none", "--out", "OUT"], "`config` must be a TOML file, got 'none': No"),
+    (["sweep"], "`--config` must be given."),
+    (["sweep", "--config", "TOML"], "`--out` must be given."),
+    (["sweep", "status"], "`STORE` must be given: nlbound sweep status STORE."),
+    (["sweep", "status", "none"], "`STORE` must be the store of a sweep, got 'none'."),
+    (
+        ["sweep", "--config", "none", "--out", "OUT"],
+        "`--config` must be a TOML file, got 'none': No",
+    ),
     (["sweep", "--config", "TOML", "--out", "OUT"], "`axes.epsilon` must be in [0, 1], got 2."),
-    (["sweep", "--config", "TOML", "--out", "OUT", "--shard", "4/3"], "`shard` must be i/n with 1"),
+    (
+        ["sweep", "--config", "TOML", "--out", "OUT", "--shard", "4/3"],
+        "`--shard` must be i/n with 1",
+    ),
     (
         ["sweep", "--config", "TOML", "--out", "OUT", "--shard", "1/2", "--distributed"],
-        "`shard` must be left out with several processes under one runtime.",
+        "`--shard` must be left out with several processes under one runtime.",
     ),
-    (["figure", "heatmap"], "`store` must be given: nlbound figure heatmap STORE --x A --y B."),
-    (["figure", "heatmap", "STORE", "--x", "t"], "`y` must be given: nlbound figure heatmap"),
-    (["figure", "heatmap", "none", "--x", "t", "--y", "t"], "`store` must be a Zarr store, got"),
-    (["figure", "1", "STORE"], "`store` must be left out with 1, got"),
-    (["figure", "heatmap", "STORE", "--x", "t", "--y", "z"], "`y` must be one of 'reading', 'eps"),
-    (["figure", "heatmap", "STORE", "--x", "t", "--y", "t"], "`y` must be one of 'reading', 'eps"),
+    (["figure", "heatmap"], "`STORE` must be given: nlbound figure heatmap STORE --x A --y B."),
+    (["figure", "heatmap", "STORE", "--x", "t"], "`--y` must be given: nlbound figure heatmap"),
+    (["figure", "heatmap", "none", "--x", "t", "--y", "t"], "`STORE` must be a Zarr store, got"),
+    (["figure", "1", "STORE"], "`STORE` must be left out with 1, got"),
+    (
+        ["figure", "heatmap", "STORE", "--x", "t", "--y", "z"],
+        "`--y` must be one of 'reading', 'eps",
+    ),
+    (
+        ["figure", "heatmap", "STORE", "--x", "t", "--y", "t"],
+        "`--y` must be one of 'reading', 'eps",
+    ),
     (
         ["figure", "heatmap", "STORE", "--x", "t", "--y", "epsilon", "--at", "gamma=3"],
-        "`at` must name a value of gamma (1e-06, 0.01), got '3'.",
+        "`--at` must name a value of gamma (1e-06, 0.01), got '3'.",
     ),
     (
         ["figure", "heatmap", "STORE", "--x", "t", "--y", "epsilon", "--at", "gamma"],
-        "`at` must be axis=value, got 'gamma'.",
+        "`--at` must be axis=value, got 'gamma'.",
     ),
     (
         ["figure", "heatmap", "STORE", "--x", "t", "--y", "epsilon", "--variable", "w"],
-        "`variable` must be one of 'capacity', ",
+        "`--variable` must be one of 'capacity', ",
     ),
 ]
 

@@ -283,11 +283,11 @@ def test_a_mistake_gets_one_line_and_no_server_is_asked(folder, no_network, opti
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["tfds:fashion_mnist"], "`name` must be prepared beforehand, got 'fashion_mnist'"),
-        (["tfds:"], "`dataset` must be mnist, tfds:NAME or FILE.npz, got 'tfds:'."),
-        (["tfds:nlbound_gray", "--norm-bound", 1], "`norm_bound` must be left out with tfds:nl"),
-        (["tfds:nlbound_gray", "--positive", "x"], "`positive` must be of the 10 classes"),
-        (["tfds:nlbound_gray", "--side", 5], "`side` must divide the height and width"),
+        (["tfds:fashion_mnist"], "`--dataset` must be prepared beforehand, got 'fashion_mnist'"),
+        (["tfds:"], "`--dataset` must be mnist, tfds:NAME or FILE.npz, got 'tfds:'."),
+        (["tfds:nlbound_gray", "--norm-bound", 1], "`--norm-bound` must be left out with tfds:nl"),
+        (["tfds:nlbound_gray", "--positive", "x"], "`--positive` must be of the 10 classes"),
+        (["tfds:nlbound_gray", "--side", 5], "`--side` must divide the height and width"),
     ],
 )
 def test_a_mistake_on_the_command_line(folder, no_network, args, message):

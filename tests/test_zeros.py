@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, small_data
 
-from nlbound_jax import Settings, certify, ladder, networks, report, tasks
+from nlbound_jax import Settings, bounds, certify, ladder, networks, report, tasks
+from nlbound_jax.report import end_time, start_network
 
 TASK = tasks.from_arrays(**small_data(), norm_bound=60.0)
 
@@ -90,3 +91,60 @@ def test_an_output_of_zero_is_an_error():
     net = eqx.tree_at(lambda n: n.weights[1], network(None), jnp.zeros((1, 5)))
     assert certify(net, TASK).train_risk == certify(net, TASK).test_risk == 1.0
     assert net.predict(TASK.x).tolist() == [1.0] * TASK.num_samples
+
+
+FAR = {"width": 1, "num_times": 1, "max_steps": 16, "dtype": "float64"}
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # Margins below the doubles, of outputs that are not and of outputs that are.
+        {**FAR, "ratios": (1e300, 1e-300), "beta": 1e-9, "end_time": 1.0},
+        pytest.param({**FAR, "depth": 3, "beta": 4e-142, "until": 0.9}, marks=pytest.mark.slow),
+        {**FAR, "beta": 1e-220, "ratios": (1e-300, 30.0), "end_time": 1e-3},
+    ],
+)
+def test_a_margin_below_the_doubles_is_no_bound_and_says_so(settings):
+    for row in report(TASK, Settings(**settings)).rows():
+        numbers = [row[name] for name in ("train_term", "complexity", "rest", "uncapped")]
+        assert not np.isnan(numbers).any(), row
+        assert np.isfinite(numbers).all() == (row["result"] == "successful"), row
+
+
+@pytest.mark.parametrize("beta", [1e20, 1e11])
+def test_a_start_whose_gradients_exceed_the_dtype_is_refused(beta):
+    message = (
+        r"^`beta` must be in \[9.86e-32, 3.44e\+10\] at depth 2 in float32, \[1e-292, 3.42e\+97"
+    )
+    with pytest.raises(ValueError, match=message):
+        start_network(TASK, Settings(beta=beta, end_time=1.0))
+
+
+@pytest.mark.float64
+def test_an_until_below_the_doubles_is_refused_by_the_start():
+    with pytest.raises(ValueError, match=r"^`beta` must be below [^\n]* at `until` = 4.94066e-324"):
+        end_time(TASK, Settings(until=5e-324))
+
+
+@pytest.mark.float64
+def test_subnormal_numbers_are_refused():
+    """XLA takes them for 0, and with them what the bound depends on."""
+    numbers = {"depth": 2, "epsilon": 0.1, "beta": 0.1, "gamma": 0.1, "stable_rank_root": 1.0}
+    numbers |= {"alignment": 0.5, "dim": 3, "num_samples": 100}
+    for name in ("epsilon", "beta", "gamma"):
+        with pytest.raises(
+            ValueError, match=rf"^`{name}` must be [^\n]* in float64, whose [^\n]*$"
+        ):
+            bounds.theorem_5_2(1.0, **numbers | {name: 1e-310})
+
+
+@pytest.mark.float64
+def test_the_residual_of_outputs_beyond_the_dtype():
+    net = times(network("float32"), 2.0**100)
+    net = times(net, 2.0**100, 1)
+    assert not np.isfinite(np.asarray(net(TASK.x))).all()
+    found = ladder.root_mean_square_residual(net, TASK)
+    plain = np.asarray(network("float64")(TASK.x)) * 2.0**200
+    assert_close(found, np.sqrt(np.mean(plain**2)), rtol=1e-5)

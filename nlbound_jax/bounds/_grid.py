@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from .. import _validate
-from .._results import RESULTS
+from .._results import CELL_OUTCOMES, cell_flags
 from .._types import Numeric, Reading
 from ._arguments import ARGUMENTS, CHOICES, given_numbers
 from ._theorem52 import theorem_5_2
@@ -48,7 +48,8 @@ def grid(
     **Returns:**
 
     An `xarray.Dataset` with the variables `u`, `v`, `log_v`, `capacity`, `deviation`, `penalty`,
-    `value` (with `train_risk`) and `result` (0 successful, 1 blow_up); coordinates with units;
+    `value` (with `train_risk`) and `result` (0 successful, 1 blow_up, 2 overflow: why a
+    bound is `+inf`); coordinates with units;
     the settings as attributes.
 
     **Raises:**
@@ -71,7 +72,10 @@ def grid(
     data = {name: (tuple(axes), column.reshape(shape)) for name, column in columns.items()}
     coords = {k: (k, v, {"units": ARGUMENTS[k].unit}) for k, v in axes.items()}
     dataset = xr.Dataset(data, coords=coords)
-    dataset["result"].attrs = {"flag_values": [0, 1], "flag_meanings": "successful blow_up"}
+    dataset["result"].attrs = {
+        "flag_values": list(range(len(CELL_OUTCOMES))),
+        "flag_meanings": " ".join(CELL_OUTCOMES),
+    }
     single = {k: float(v) for k, v in numbers.items() if v.ndim == 0}
     version = importlib.metadata.version("nlbound_jax")
     # Integers, since a Zarr attribute is JSON and netCDF has no booleans.
@@ -97,8 +101,8 @@ def _evaluate(numbers, axes, settings, chunk_size: int) -> dict[str, np.ndarray]
         for name in names:
             values = np.broadcast_to(np.asarray(getattr(terms, name)), (chunk_size,))
             columns[name][start:stop] = values[: stop - start]
-        blown = np.broadcast_to(np.asarray(terms.result == RESULTS.blow_up), (chunk_size,))
-        columns["result"][start:stop] = blown[: stop - start]
+        flags = np.broadcast_to(cell_flags(terms.result), (chunk_size,))
+        columns["result"][start:stop] = flags[: stop - start]
     return columns
 
 
@@ -123,6 +127,7 @@ def best_over(dataset: xr.Dataset, *dims: str) -> xr.Dataset:
 
     `ValueError` if a dimension is not one of the grid's.
     """
+    dataset = _validate.instance("dataset", dataset, xr.Dataset)
     for dim in dims:
         _validate.member("dims", dim, [str(d) for d in dataset.dims])
     if not dims:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._results import RESULTS, where
+from .._results import RESULTS, explained, where
 from .._types import Numeric, Reading
 from ._arguments import check_arguments
 from ._capacity import counting
@@ -26,8 +26,9 @@ class Theorem52(eqx.Module):
     - `deviation`: $\\Delta_\\kappa(t)\\, \\epsilon^\\kappa / \\gamma$.
     - `penalty`: `capacity + deviation`, the bound on the gap $R - \\hat R_\\gamma$.
     - `value`: `train_risk + penalty`, the bound on R; `None` without a train risk.
-    - `result`: `successful`, or `blow_up` where t is at or past the blow-up of u and the bound
-        is `+inf`. Derivatives at such a point are 0 or NaN and mean nothing.
+    - `result`: `successful`, or why the bound is `+inf`: `blow_up` where t is at or past the
+        blow-up of u, `overflow` where the bound exceeds the doubles. Derivatives at such a point
+        are 0 or NaN and mean nothing.
     """
 
     u: _Values
@@ -55,8 +56,11 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
     t, epsilon, beta, gamma = (numbers[k] for k in ("t", "epsilon", "beta", "gamma"))
     rho, s = numbers["stable_rank_root"], numbers["alignment"]
     rate = rates(depth, epsilon, beta, rho, s, reading, assumption_5_1)
-    growth, blown = log_growth(t, depth, rate)
-    log_u = jnp.log(rate.beta_bar) + growth
+    growth = log_growth(t, depth, rate)
+    log_u = rate.log_beta_bar + growth.value
+    # Where beta^L exceeds the doubles nothing is known but that u is large.
+    log_u = jnp.where(jnp.isnan(log_u), jnp.inf, log_u)
+    blown = growth.blown | jnp.isinf(log_u)
     logarithm = log_v(growth, depth, beta, rho, s, rate, reading)
     log_factor = log_phi(kappa, depth, rho, numbers["dim"])
     # Sum the logarithms first: v alone overflows long before epsilon^kappa v does.
@@ -66,8 +70,11 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
         + kappa * jnp.log(jnp.where(epsilon > 0, epsilon, 1.0))
         - jnp.log(gamma)
     )
-    # A linear network does not deviate, even where log v is beyond the doubles.
-    deviation = jnp.where(blown, jnp.inf, jnp.where(epsilon > 0, jnp.exp(exponent), 0.0))
+    # A linear network does not deviate, even where log v is beyond the doubles. Of a margin below
+    # them, which XLA takes for 0, nothing is known.
+    unknown = blown | ((epsilon > 0) & ~(gamma > 0))
+    deviation = jnp.where(epsilon > 0, jnp.exp(exponent), 0.0)
+    deviation = jnp.where(unknown, jnp.inf, deviation)
     capacity = counting(
         kappa,
         numbers["dim"],
@@ -77,15 +84,19 @@ def _evaluate(numbers, depth: int, kappa: int, reading: Reading, assumption_5_1:
         numbers["cells"],
     )
     penalty = capacity + deviation
+    # The logarithm of a beta far from 1 costs digits.
+    exact_u = rate.exact_beta_bar.high * jnp.exp(growth.value)
+    late = growth.blown & jnp.isfinite(rate.one)
+    result = where(late, RESULTS.blow_up, RESULTS.successful)
     return Theorem52(
-        u=jnp.exp(log_u),
+        u=jnp.where(growth.value < 600, exact_u, jnp.exp(log_u)),
         v=jnp.exp(logarithm),
         log_v=logarithm,
         capacity=capacity,
         deviation=deviation,
         penalty=penalty,
         value=numbers["train_risk"] + penalty if "train_risk" in numbers else None,
-        result=where(blown, RESULTS.blow_up, RESULTS.successful),
+        result=explained(result, penalty),
     )
 
 

@@ -8,13 +8,16 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._products import product_gap
-from .._results import RESULTS, where
+from .._results import RESULTS, explained, where
 from .._types import AnyArray, Numeric
 from ._capacity import log_class_size
 from ._kl import invert
 
 _Values = Float[Array, "..."]
 Method = Literal["counting", "kl"]
+
+
+LEAST_GAMMA = 1e-280
 
 
 class TrajectoryBound(eqx.Module):
@@ -28,7 +31,8 @@ class TrajectoryBound(eqx.Module):
     - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2).
     - `penalty`: `capacity + deviation`.
     - `value`: `train_risk + penalty`; `None` without a train risk.
-    - `result`: `successful`, or `blow_up` where a distance is `+inf`, and so is the bound.
+    - `result`: `successful`, or why the bound is `+inf`: `blow_up` where a distance is,
+        `overflow` where the bound exceeds the doubles.
     """
 
     distance: _Values
@@ -75,8 +79,10 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     depth = norms.shape[-1]
     bend = -jnp.expm1((depth - 1) * jnp.log1p(-numbers["epsilon"] / 2))
     factor = 2.0 if kappa == 1 else 2.0 * bend
-    deviation = factor * jnp.where(blown, 0.0, reach) / numbers["gamma"]
-    deviation = jnp.where(blown, jnp.inf, deviation)
+    # Beside a margin that small a Q of which parts are below the doubles would still count.
+    known = ~blown & (numbers["gamma"] > LEAST_GAMMA)
+    deviation = factor * jnp.where(known, reach, 0.0) / jnp.where(known, numbers["gamma"], 1.0)
+    deviation = jnp.where(known, deviation, jnp.inf)
     size = log_class_size(kappa, numbers["dim"], numbers["precision_bits"])
     exponent = (size + jnp.log(numbers["cells"]) - jnp.log(numbers["delta"])) / (
         numbers["num_samples"]
@@ -94,7 +100,7 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
         deviation=deviation,
         penalty=penalty,
         value=None if risk is None else risk + penalty,
-        result=where(blown, RESULTS.blow_up, RESULTS.successful),
+        result=explained(where(blown, RESULTS.blow_up, RESULTS.successful), penalty),
     )
 
 

@@ -6,6 +6,7 @@ from ._bound import bound
 from ._certify import certify
 from ._check import check
 from ._compare import compare
+from ._errors import one_line_output
 from ._figure import figure
 from ._interrupt import Group, run
 from ._report import report
@@ -36,4 +37,5 @@ app.command()(sweep)
 
 def main() -> None:
     """Run the `nlbound` command."""
-    run(app)
+    with one_line_output():
+        run(app)

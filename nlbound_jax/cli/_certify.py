@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .._naming import naming
 from .._settings import DataSpec, Settings
 from ._errors import one_line_errors
 from ._jax import set_up_jax
@@ -28,8 +29,7 @@ def _load(option: str, path: Path):
     names = [f"W{i + 1}" for i in range(len(arrays))]
     if len(arrays) < 2 or set(arrays) != set(names):
         raise ValueError(
-            f"`{option}` must hold the arrays W1 ... WL, L >= 2, got "
-            f"{', '.join(arrays) or 'none'}."
+            f"`{option}` must hold the arrays W1 ... WL, L >= 2, got {', '.join(arrays) or 'none'}."
         )
     layers = [np.asarray(arrays[name]) for name in names]
     for name, layer in zip(names, layers, strict=True):
@@ -85,15 +85,14 @@ def certify(
         net = load("weights", weights)
         known = None if anchor is None else load("anchor", anchor)
         task = load_task(data)
-        with calls("net", "weights"), calls("others", "anchor"):
+        with naming(net="weights"):  # it knows the files' matrices as networks
             if known is not None:
                 split = declared_split(task, settings)
                 whitened = split.anchor if inputs is Inputs.whitened else None
-                with calls("net", "anchor"):
+                with naming(net="anchor"):
                     known = anchor_of(split, known, task=whitened)
-            certificate = make(
-                net, task, delta=settings.delta, inputs=inputs.value, anchor=known
-            )
+            kind = inputs.value
+            certificate = make(net, task, delta=settings.delta, inputs=kind, anchor=known)
     if as_json:
         keys = ("train_risk", "test_risk", "held_out_trace", "delta")
         values = {"bounds": plain(certificate.rows), **{k: getattr(certificate, k) for k in keys}}

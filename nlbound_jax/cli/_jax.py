@@ -28,6 +28,7 @@ def set_up_jax() -> None:
             pass
     folder = cache_folder()
     if config.jax_compilation_cache_dir is None and _writable(folder):
+        heal(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
         # Of the time to compile a report half goes into a hundred programs of 0.03 s each.
@@ -51,6 +52,26 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "nlbound_jax" / "compiled"
+
+
+def heal(folder: Path) -> None:
+    """Remove the programs that a process was killed in the middle of writing: they have no time of
+    last use, and JAX would complain of each whenever it keeps another program."""
+    import filelock  # as JAX does
+
+    def unfinished() -> list[str]:
+        names = set(os.listdir(folder))
+        keys = [name.removesuffix("-cache") for name in names if name.endswith("-cache")]
+        return [f"{key}-cache" for key in keys if f"{key}-atime" not in names]
+
+    try:
+        if unfinished():
+            # JAX's own lock: who holds it may be about to write the other file.
+            with filelock.FileLock(folder / ".lockfile", timeout=2):
+                for name in unfinished():
+                    (folder / name).unlink(missing_ok=True)
+    except OSError:
+        pass
 
 
 def _writable(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from .._numbers import Option, options
-from ._errors import one_line_errors
+from ._errors import called, one_line_errors
 
 # What makes a network and its training, of `Settings`.
 TRAINING = ("width", "depth", "epsilon", "beta", "init", "seed", "until", "end_time")
@@ -42,6 +42,8 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
         parameters += own or [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
 
     def run(**given: Any) -> None:
+        called.clear()
+        called.update(_spellings(parameters))
         with one_line_errors():
             for name, (make, names) in makers.items():
                 given[name] = make(**{one: _plain(given.pop(one)) for one in names})
@@ -51,6 +53,22 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
     # Read by Typer; `functools.wraps` would lead it back to the parameters of `command`.
     vars(run)["__signature__"] = inspect.Signature(parameters)
     return run
+
+
+# Arguments of the library that no option has the name of, and the option that they come from.
+_BEHIND = {"task": "dataset", "num_seeds": "seeds"}
+
+
+def _spellings(parameters: list[inspect.Parameter]) -> dict[str, str]:
+    """How a user writes each parameter of a command: `--end-time`, or `STORE` of an argument."""
+    found = {}
+    for parameter in parameters:
+        infos = getattr(parameter.annotation, "__metadata__", (None,))
+        name = parameter.name.replace("_", "-")
+        flags = getattr(infos[0], "param_decls", None) or (f"--{name}",)
+        argument = isinstance(infos[0], typer.models.ArgumentInfo)
+        found[parameter.name] = parameter.name.upper() if argument else flags[0]
+    return {n: found[o] for n, o in _BEHIND.items() if o in found} | found
 
 
 def _read(annotation: Any) -> tuple[Callable[..., Any] | None, list[inspect.Parameter]]:
@@ -85,7 +103,7 @@ def _parameter(
         default = None if default is None else f"{default:g}".replace("e-0", "e-")
     elif kind is str and option.words:
         kind = StrEnum(name, {word.replace("-", "_"): word for word in option.words})
-        default = kind(default)
+        default = None if default is None else kind(default)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -12,6 +12,7 @@ import typer
 
 from ._errors import one_line_errors
 from ._jax import set_up_jax
+from ._options import declared
 
 if TYPE_CHECKING:
     from ..sweep import SweepProgress, SweepStatus
@@ -24,6 +25,7 @@ class Action(StrEnum):
     status = "status"
 
 
+@declared
 def sweep(
     action: Annotated[
         Action | None,

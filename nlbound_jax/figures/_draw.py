@@ -55,7 +55,8 @@ def compute(name: str, preset: Preset | None = None) -> xr.Dataset:
 
     `ValueError` naming the argument.
     """
-    return _module(name).compute(Preset() if preset is None else preset)
+    preset = Preset() if preset is None else _validate.instance("preset", preset, Preset)
+    return _module(name).compute(preset)
 
 
 def draw(name: str, data: xr.Dataset) -> Figure:
@@ -70,6 +71,7 @@ def draw(name: str, data: xr.Dataset) -> Figure:
 
     A Matplotlib figure.
     """
+    data = _validate.instance("data", data, xr.Dataset)
     return _module(name).draw(data)
 
 
@@ -90,7 +92,7 @@ def make(name: str, folder: str | Path, preset: Preset | None = None) -> Path:
 
     `ValueError` naming the argument.
     """
-    path = Path(folder)
+    path = _validate.path("folder", folder)
     if not path.is_dir():
         raise ValueError(f"`folder` must be an existing folder, got {str(path)!r}.")
     save_data(compute(name, preset), path / f"{stem(name)}.zarr")
@@ -113,7 +115,7 @@ def redraw(name: str, folder: str | Path) -> Path:
 
     `ValueError` if there is no data.
     """
-    path = Path(folder)
+    path = _validate.path("folder", folder)
     store = path / f"{stem(name)}.zarr"
     if not store.is_dir():
         raise ValueError(f"`folder` must hold {store.name}, got {str(path)!r}.")

@@ -44,7 +44,8 @@ def ladder(
     `ValueError` naming the argument.
     """
     settings = Settings() if settings is None else settings
-    if not len(epsilons):
+    epsilons = _validate.numbers("epsilons", epsilons, low=0, high=1)
+    if not epsilons:
         raise ValueError("`epsilons` must have at least one number, got none.")
     runs = [dataclasses.replace(settings, epsilon=float(e)) for e in epsilons]
     columns, ends, names = [], [], []

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import _validate
-from ..networks import LeakyMLP
+from ..networks import LeakyMLP, check_network
 from ..tasks import Task
 from ._anchor import Anchor
 from ._bound import AbstractBound
@@ -276,6 +276,7 @@ def evaluate_network(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("evaluate_network")
+    net, task = check_network("net", net), _validate.instance("task", task, Task)
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
     known = known_of(task, depth=net.depth, along=False, anchored=anchor is not None)
     bounds = checked_bounds(bounds, known)

@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 
 from .. import _validate
-from .._results import RESULTS
 from .._types import Numeric
 from ..bounds import Theorem52, TrajectoryBound
 from ._bound import AbstractBound
@@ -31,7 +30,7 @@ class AbstractProxyBound(AbstractBound):
         if not isinstance(self.precision_bits, jax.Array):  # those were checked as numbers
             _validate.scalar("precision_bits", self.precision_bits, low=1)
 
-    def _terms(self, at: Snapshot, bound: Theorem52 | TrajectoryBound, result: RESULTS) -> Terms:
+    def _terms(self, at: Snapshot, bound: Theorem52 | TrajectoryBound) -> Terms:
         """Its deviation is the rest."""
         gammas = at.along[1]
         return at.terms(
@@ -39,6 +38,6 @@ class AbstractProxyBound(AbstractBound):
             train_term=at.margin_risk(gammas),
             complexity=bound.capacity,
             rest=bound.deviation,
-            result=result,
+            result=bound.result,
             parts={"capacity": bound.capacity, "deviation": bound.deviation},
         )

@@ -135,7 +135,10 @@ def root_mean_square_residual(net: LeakyMLP, task: Task) -> float:
 
     A number.
     """
-    return float(np.sqrt(np.mean((task.y - np.asarray(net(task.x), float)) ** 2)))
+    scaled, unit = in_units(net)  # outputs may be beyond the dtype of the weights
+    outputs = np.asarray(scaled(task.x), float) * float(unit)
+    size = max(1.0, float(np.abs(outputs).max()))
+    return size * float(np.sqrt(np.mean(((task.y - outputs) / size) ** 2)))
 
 
 def follow(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._results import RESULTS
+from .._results import RESULTS, explained
 from ..bounds import HeldOutWhitening, held_out_whitening
 from ..networks import LeakyMLP, in_units
 from ..tasks import Task
@@ -325,14 +325,15 @@ class Snapshot(eqx.Module):
             value = jnp.asarray(value)
             return jnp.broadcast_to(value, gamma.shape + value.shape[1:])
 
+        sums = (wide(train_term), wide(complexity), wide(rest))
         return Terms(
             gamma=gamma,
-            train_term=wide(train_term),
-            complexity=wide(complexity),
-            rest=wide(rest),
+            train_term=sums[0],
+            complexity=sums[1],
+            rest=sums[2],
             margin_risk=self.margin_risk(gamma),
             ramp_risk=self.ramp_risk(gamma),
-            result=jax.tree.map(wide, result),
+            result=explained(jax.tree.map(wide, result), sums[0] + sums[1] + sums[2]),
             parts={name: wide(part) for name, part in parts.items()},
             t=jnp.asarray(jnp.nan) if self.t is None else self.t,
             certified=None if certified is None else tuple(w[None] for w in certified),

@@ -89,7 +89,14 @@ def _search(
     def in_outputs(bound: SplitBound) -> tuple[Any, ...]:
         return (bound.gamma, bound.noise, bound.linear, bound.paths)
 
-    return eqx.tree_at(in_outputs, found, tuple(part * unit for part in in_outputs(found)))
+    # A unit may be below the doubles: what is infinite over it stays so.
+    parts = tuple(jnp.where(jnp.isinf(p), p, p * unit) for p in in_outputs(found))
+    return eqx.tree_at(in_outputs, found, parts)
+
+
+def _over(values, unit):
+    """`values` over a unit; nothing is known of them where it is below the doubles."""
+    return jnp.where(unit > 0, values / jnp.where(unit > 0, unit, 1.0), jnp.inf)
 
 
 def _plain_sizes(linear_norm, paths, dim: int) -> SplitSizes:
@@ -134,7 +141,7 @@ class SplitAPriori(AbstractSplitBound):
         """
         reference: Any = at.reference
         linear, paths = bounds.norms_nearby(reference.weights, reference.envelope, at.epsilon)
-        return _plain_sizes(linear / unit, paths / unit, at.data.dim)
+        return _plain_sizes(_over(linear, unit), _over(paths, unit), at.data.dim)
 
 
 class SplitWhollyAPriori(SplitAPriori):
@@ -156,7 +163,7 @@ class SplitWhollyAPriori(SplitAPriori):
             for values in (reference.norms, reference.frobenius[0], reference.envelope)
         )
         reach = jnp.where(finite, bounds.output_distance(norms, frobenius, far), jnp.inf)
-        sizes, reach = self.sizes(at, relative[1]), reach / relative[1]
+        sizes, reach = self.sizes(at, relative[1]), _over(reach, relative[1])
         bound = _search(at, relative, at.data.norms, sizes, delta, deviation=reach)
         return self._terms(at, bound)
 

@@ -6,7 +6,6 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._results import RESULTS, where
 from ..bounds import trajectory_bound
 from ..tasks import Task
 from ._bound import FLOW, PLUG_IN
@@ -56,8 +55,7 @@ class AbstractTrajectoryBound(AbstractProxyBound):
             delta=delta,
             cells=cells,
         )
-        finite = jnp.isfinite(bound.distance)
-        return self._terms(at, bound, where(finite, RESULTS.successful, RESULTS.blow_up))
+        return self._terms(at, bound)
 
 
 class EnvelopeTrajectoryBound(AbstractTrajectoryBound):

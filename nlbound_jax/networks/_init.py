@@ -90,6 +90,8 @@ def initialize(
     _validate.key("key", key)
     epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
     beta = _beta(beta, dtype)
+    # LAPACK has nothing smaller than float32.
+    wide = dtype if dtype.itemsize >= 4 else jnp.dtype("float32")
     sizes = [in_size] + [width] * (depth - 1) + [1]
     weights = []
     for subkey, fan_in, fan_out in zip(
@@ -97,8 +99,8 @@ def initialize(
     ):
         bound = fan_in**-0.5
         # Drawn in float32 whatever the dtype, so that a key means one network.
-        w = jax.random.uniform(subkey, (fan_out, fan_in), "float32", -bound, bound).astype(dtype)
+        w = jax.random.uniform(subkey, (fan_out, fan_in), "float32", -bound, bound).astype(wide)
         if kind == "rank-one" and not weights:
             w = _rank_one(w)
-        weights.append(w * (beta / jnp.linalg.norm(w, ord=2)))
+        weights.append((w * (beta.astype(wide) / jnp.linalg.norm(w, ord=2))).astype(dtype))
     return LeakyMLP(tuple(weights), epsilon)

@@ -187,7 +187,7 @@ def compare(
     _validate.instance("settings", settings, Settings)
     times = _validate.integer("times", times, 1)
     steps = None if steps is None else _validate.integer("steps", steps, 0)
-    sweep = [_validate.scalar("epsilons", e, low=0, high=1) for e in epsilons]
+    sweep = _validate.numbers("epsilons", epsilons, low=0, high=1)
     classical = ladder.configured(
         (
             bound

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
+from .. import _validate
 from .._colours import COLOURS
 from ..ladder import AbstractBound
 from ._compare import Comparison
@@ -46,6 +47,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
     the top are vacuous by far. Over epsilon every bound is drawn at its best time, except for
     those that are evaluated at the end only.
     """
+    comparison = _validate.instance("comparison", comparison, Comparison)
     panels = 2 if comparison.over_epsilon else 1
     figure = Figure(figsize=(1 + 5.5 * panels, 6.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))

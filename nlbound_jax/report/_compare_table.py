@@ -31,6 +31,7 @@ def comparison_table(comparison: Comparison) -> Group:
 
     A Rich renderable: one row for each bound at the end of training, and what the letters mean.
     """
+    comparison = _validate.instance("comparison", comparison, Comparison)
     task, settings = comparison.report.task, comparison.report.settings
     title = (
         f"{task['name']}: m = {task['num_samples']}, d = {task['rank']}; L = {settings.depth}, "

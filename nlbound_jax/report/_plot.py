@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from .. import _validate
 from .._colours import COLOURS
 from ._report import Report
 
@@ -18,6 +19,7 @@ def plot(report: Report) -> Figure:
 
     A Matplotlib figure with two panels.
     """
+    report = _validate.instance("report", report, Report)
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     ts = np.asarray(report.trajectory.ts)

@@ -1,13 +1,14 @@
 """The same report for several initializations."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import diffrax
 import numpy as np
 from rich.table import Table
 
 from .. import _validate
+from .._numbers import options
 from ..tasks import Task
 from ._report import Report, report
 from ._settings import Settings
@@ -42,7 +43,12 @@ def report_seeds(
     settings = _validate.instance("settings", settings, Settings)
     num_seeds = _validate.integer("num_seeds", num_seeds, 1)
     last = settings.seed + num_seeds - 1
-    dataclasses.replace(settings, seed=last)  # refused before any work
+    largest = int(options(Settings)["seed"].high)
+    if last > largest:
+        raise ValueError(
+            f"`num_seeds` must be at most {largest - settings.seed + 1} from `seed` = "
+            f"{settings.seed} on, got {num_seeds}."
+        )
     return (
         report(task, dataclasses.replace(settings, seed=seed), progress_meter=progress_meter)
         for seed in range(settings.seed, last + 1)
@@ -61,6 +67,9 @@ def spread(reports: list[Report]) -> dict[str, dict[str, float | list[float]]]:
     For every bound `values` (one a report), `min`, `mean` and `max`; and the same for
     `test_risk`, at the end of training, where there is test data.
     """
+    if not isinstance(reports, Sequence) or not reports:
+        raise ValueError(f"`reports` must be a list of reports, got {_validate.shown(reports)}.")
+    reports = [_validate.instance("reports", one, Report) for one in reports]
     values_of = {name: [r.best(name)["value"] for r in reports] for name in reports[0].names()}
     risks = [r.test_risk[-1] for r in reports if r.test_risk is not None]
     if risks:

@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .. import _validate
 from ._report import Report
 
 
@@ -36,6 +37,7 @@ def table(report: Report) -> Group:
 
     A Rich renderable: for each bound its best cell and the end of training.
     """
+    report = _validate.instance("report", report, Report)
     task, settings = report.task, report.settings
     title = (
         f"{task['name']}: m = {task['num_samples']}, d = {task['rank']} of {task['num_features']} "

@@ -25,11 +25,12 @@ from ._settings import Settings
 GD_STEP = 1e-3
 
 
-def _smallest_beta(depth: int, dtype: str) -> float:
+def _range_of_beta(depth: int, dtype: str) -> tuple[float, float]:
     """The gradients at the start are of the size of beta^(L-1), and what is smaller than them by a
-    unit of rounding still counts."""
+    unit of rounding still counts; where the outputs are large, of that of beta^(2L-1)."""
     limits = np.finfo(dtype)
-    return math.exp((math.log(limits.tiny) - math.log(limits.eps)) / (depth - 1))
+    tiny, large, unit = (math.log(v) for v in (limits.tiny, limits.max, limits.eps))
+    return math.exp((tiny - unit) / (depth - 1)), math.exp((large + unit) / (2 * depth - 1))
 
 
 def check_start(settings: Settings) -> None:
@@ -47,13 +48,14 @@ def check_start(settings: Settings) -> None:
 
     `ValueError` naming `beta` or `end_time`.
     """
+    settings = _validate.instance("settings", settings, Settings)
     dtype, depth = settings.dtype, settings.depth
-    single, double = (_smallest_beta(depth, name) for name in ("float32", "float64"))
-    smallest = single if dtype == "float32" else double
-    if settings.beta < smallest:
-        more = f", at least {double:.3g} in float64" if dtype == "float32" else ""
+    low, high = _range_of_beta(depth, dtype)
+    if not low <= settings.beta <= high:
+        least, most = _range_of_beta(depth, "float64")
+        more = f", [{least:.3g}, {most:.3g}] in float64" if dtype == "float32" else ""
         raise ValueError(
-            f"`beta` must be at least {smallest:.3g} at depth {depth} in {dtype}{more}, "
+            f"`beta` must be in [{low:.3g}, {high:.3g}] at depth {depth} in {dtype}{more}, "
             f"got {settings.beta:g}."
         )
     if settings.end_time is None:
@@ -82,6 +84,7 @@ def start_network(task: Task, settings: Settings) -> LeakyMLP:
 
     `ValueError` naming `beta` or `end_time` if the dtype cannot hold it.
     """
+    task = _validate.instance("task", task, Task)
     check_start(settings)
     return initialize(
         jax.random.key(settings.seed),
@@ -116,13 +119,14 @@ def end_time(task: Task, settings: Settings) -> float:
 
     [`NothingToLearn`][], a `ValueError`, if there is no learning time and no `end_time` is set.
     """
+    task = _validate.instance("task", task, Task)
     check_start(settings)
     if settings.end_time is not None:
         return settings.end_time
     if not task.alignment > 0:
         raise NothingToLearn(
             "`task` must have labels that correlate with the inputs, got alignment 0: "
-            "there is nothing to learn, so no learning time; set `end_time` (--end-time)."
+            "there is nothing to learn, so no learning time; set `end_time`."
         )
     alignment = min(task.alignment, 1.0)  # rounding may lift it above
     _check_before(settings, alignment)
@@ -143,12 +147,13 @@ def _check_before(settings: Settings, alignment: float) -> None:
     log_start = log_omega + depth * math.log(beta) - math.log(alignment)
     if log_start < math.log(settings.until):
         return
-    limit = math.exp((math.log(settings.until * alignment) - log_omega) / depth)
+    log_target = math.log(settings.until) + math.log(alignment)
+    limit = math.exp((log_target - log_omega) / depth)
     start = math.exp(log_start) if log_start < 700 else math.inf
     raise NothingToLearn(
         f"`beta` must be below {limit:.4g} at `until` = {settings.until:g}, got {beta:g}: the "
         f"network starts at {start:.4g} times the target, beyond what it is to learn; a smaller "
-        "`beta` gives a learning time, or `end_time` (--end-time) sets the time itself."
+        "`beta` gives a learning time, or `end_time` sets the time itself."
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
+from .._naming import naming
 from .._numbers import Option
 from ..report import Settings, check_start
-from ._options import DEFAULT_CHUNK, check_setting, options_of, relabel
+from ._options import DEFAULT_CHUNK, check_setting, options_of
 
 KEEP = ("trajectory", "bounds", "checks")
 MODES = ("report", "theory")
@@ -159,10 +160,8 @@ def _check_starts(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         varied = [n for n in names if n in axes]
         where = {n: f"{'axes' if n in axes else 'settings'}.{n}" for n in names}
         for values in itertools.product(*(axes[n] for n in varied)):
-            try:
+            with naming(**where):
                 check_start(Settings(**fixed, **dict(zip(varied, values, strict=True))))
-            except ValueError as error:
-                raise ValueError(relabel(str(error), where)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import _validate, ladder
+from .._naming import naming
 from ..tasks import DataSpec, Task, load_task
 from ._config import SweepConfig
-from ._options import DATA, relabel
+from ._options import DATA
 
 
 class Source:
@@ -43,12 +44,9 @@ class Source:
 
     def _load(self, key: tuple[int, ...]) -> Task:
         options = self.config.options(dict(zip(self.axes, key, strict=True)))
-        try:
+        where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
+        with naming(**where):
             return load_task(DataSpec(**{n: options[n] for n in DATA if n in options}))
-        except ValueError as error:
-            where = {n: f"{'axes' if n in self.axes else 'settings'}.{n}" for n in DATA}
-            where["path"] = where["dataset"]
-            raise ValueError(relabel(str(error), where)) from None
 
     def _summary(self, key: tuple[int, ...]) -> dict[str, Any]:
         task = self.task(dict(zip(self.axes, key, strict=True)))

@@ -28,11 +28,3 @@ def check_setting(label: str, name: str, value: Any, mode: str) -> Any:
     if name == "positive" and isinstance(value, list) and value:
         value = ",".join(str(v) for v in value)
     return options_of(mode)[name].check(label, value)
-
-
-def relabel(message: str, labels: Mapping[str, str]) -> str:
-    """A message about `name` that calls it by its place in the configuration."""
-    for name, label in labels.items():
-        if message.startswith(f"`{name}`"):
-            return f"`{label}`" + message[len(name) + 2 :]
-    return message

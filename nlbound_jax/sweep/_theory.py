@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._results import RESULTS
+from .._results import CELL_OUTCOMES, cell_flags
 from ..bounds import theorem_5_2
 from ._config import SweepConfig
 from ._ensemble import AXIS
@@ -38,10 +38,10 @@ class Theory:
                 values = np.asarray(self.config.axes[name], float)[piece.slices[name]][index]
                 numbers[name] = jax.device_put(values, self.sharding)
             terms = theorem_5_2(**numbers, **codes)
-            blown = np.asarray(terms.result == RESULTS.blow_up)
+            flags = 1 + cell_flags(terms.result)
         for name, array in arrays.items():
-            values = 1 + blown if name == "result" else np.asarray(getattr(terms, name))
+            values = flags if name == "result" else np.asarray(getattr(terms, name))
             # Lanes are in the order of the axes, and the other axes have one value in a piece.
             array[...] = np.broadcast_to(values, (size,))[:cells].reshape(array.shape)
-        blow_ups = int((arrays["result"] == 2).sum())
-        return {k: n for k, n in (("successful", cells - blow_ups), ("blow_up", blow_ups)) if n}
+        counts = np.bincount(arrays["result"].ravel(), minlength=1 + len(CELL_OUTCOMES))[1:]
+        return {k: int(n) for k, n in zip(CELL_OUTCOMES, counts, strict=True) if n}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from .._results import outcome_names
+from .._results import CELL_OUTCOMES, outcome_names
 from ._config import SweepConfig
 from ._layout import Layout
 
@@ -56,7 +56,7 @@ def theory_variables(config: SweepConfig, layout: Layout) -> list[Variable]:
     terms = TERMS if risk else TERMS[:-1]
     units = {"capacity": RISK, "deviation": RISK, "penalty": RISK, "value": RISK}
     variables = [Variable(n, axes, (), "f8", {"units": units.get(n, "1")}) for n in terms]
-    names = ("missing", "successful", "blow_up")
+    names = ("missing", *CELL_OUTCOMES)
     return [*variables, Variable("result", axes, (), "i1", flag_attrs(names))]
 
 

@@ -71,10 +71,11 @@ def mnist(
     side = _validate.member("side", side, (7, 14, 28))
     plus = _digits("positive", positive)
     minus = frozenset(range(10)) - plus if negative is None else _digits("negative", negative)
-    if not minus or plus & minus:
+    if not minus:
+        raise ValueError("`positive` must leave digits to be labelled -1, got all of them.")
+    if plus & minus:
         raise ValueError(
-            "`positive` and `negative` must be disjoint and non-empty, "
-            f"got {sorted(plus)} and {sorted(minus)}."
+            f"`positive` and `negative` must be disjoint, got {sorted(plus)} and {sorted(minus)}."
         )
     raw = load_mnist()
     parts = []

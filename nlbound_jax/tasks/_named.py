@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .. import _validate
+from .._naming import naming
 from .._settings import DataSpec
 from ._mnist import mnist
 from ._npz import from_npz
@@ -25,18 +27,29 @@ def load_task(data: DataSpec) -> Task:
 
     `ValueError` naming the option, also one that the data does not take.
     """
+    data = _validate.instance("data", data, DataSpec)
+    with naming(path="dataset", name="dataset", split="dataset", test_split="dataset"):
+        return _load(data)
+
+
+def _load(data: DataSpec) -> Task:
     dataset, positive = data.dataset, data.positive
     kind, _, name = dataset.partition(":")
     if dataset.endswith(".npz"):
         _refuse(data, "side", "data_dir", "positive")
-        return from_npz(dataset, norm_bound=data.norm_bound, components=data.components)
+        return from_npz(
+            dataset,
+            norm_bound=data.norm_bound,
+            components=data.components,
+            scale=data.scale or "norm",
+        )
     if dataset == "mnist":
-        _refuse(data, "data_dir", "norm_bound")
+        _refuse(data, "data_dir", "norm_bound", "scale")
         digits = (5, 6, 7, 8, 9) if positive is None else _classes(positive)
         return mnist(7 if data.side is None else data.side, data.components, positive=digits)
     if kind != "tfds" or not name:
         raise ValueError(f"`dataset` must be mnist, tfds:NAME or FILE.npz, got {dataset!r}.")
-    _refuse(data, "norm_bound")
+    _refuse(data, "norm_bound", "scale")
     source = find_source(name, data.data_dir)
     return from_tfds(
         name,

@@ -242,7 +242,7 @@ def _warn_of_scales(triangular: Float[np.ndarray, "k features"], rank: int, cut:
             f"whitening kept {rank} of {full} directions: the others are below `cut` = {cut:g} of "
             f"the largest eigenvalue, but not at the scale of their own features (root mean "
             f"squares from {sizes[sizes > 0].min() / sizes.max():.2g} to 1 of the largest); "
-            '`scale="columns"` of from_arrays and from_npz keeps them.',
+            '`scale="columns"` of from_arrays and from_npz (`--scale columns`) keeps them.',
             UserWarning,
             stacklevel=_depth_outside(),
         )
