@@ -9,6 +9,9 @@ import numpy as np
 from .._results import outcome_name
 from ..ladder import AbstractBound, Terms
 
+# What a row is about, unless its bound is about another network.
+THE_NETWORK = "the network"
+
 
 def row(
     bound: AbstractBound, terms: Terms, assumes: Iterable[str], test_risk: float | None
@@ -43,7 +46,7 @@ def row(
         "test_risk": test_risk,
         "a_priori": bound.a_priori,
         "deterministic": bound.deterministic,
-        "about": "the network" if terms.certified is None else bound.about,
+        "about": THE_NETWORK if terms.certified is None else bound.about,
         "assumes": list(assumes),
         "source": bound.source,
         "numbers": bound.numbers,
