@@ -74,7 +74,7 @@ def one_draw_bound(
     scales: PyTree,
     key: PRNGKeyArray,
     delta: Numeric = 0.01,
-    factors: AnyArray | tuple[float, ...] = tuple(0.03 * 1.6**i for i in range(12)),
+    factors: AnyArray | tuple[float, ...] = tuple(0.1 * 1.6**i for i in range(14)),
     etas: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6),
     anchors: int = 1,
 ) -> OneDrawBound:
