@@ -154,7 +154,11 @@ def test_what_is_wrong_is_named(no_type_checks, change, named):
 def test_matrices_that_do_not_fit_are_refused(no_type_checks):
     task, _ = CASES["plain"]()
     split = tasks.split(task, key=KEY)
-    for call in (split.from_raw, lambda w: split.from_task(w, task), lambda w: split.to_task(w, task)):
+    for call in (
+        split.from_raw,
+        lambda w: split.from_task(w, task),
+        lambda w: split.to_task(w, task),
+    ):
         for wrong in (np.ones((2, 5)), np.ones(6), np.full((2, 6), np.nan)):
             with pytest.raises(ValueError, match="`first` must"):
                 call(wrong)

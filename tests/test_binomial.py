@@ -33,9 +33,7 @@ def test_against_scipy(n, delta):
     assert (found >= expected * (1 - 1e-14)).all()
 
 
-@given(
-    n=st.integers(1, 3000), share=st.floats(0, 1), delta=st.floats(1e-8, 0.99, exclude_min=True)
-)
+@given(n=st.integers(1, 3000), share=st.floats(0, 1), delta=st.floats(1e-8, 0.99, exclude_min=True))
 def test_it_is_the_supremum(n, share, delta):
     """P(Bin(n, p) <= k) is at most delta at the limit and more just below it."""
     with jax.enable_x64(True):

@@ -125,9 +125,7 @@ class AnchorSplit(eqx.Module):
     def _matrix_of(self, task: Task) -> Float[np.ndarray, "features rank"]:
         task, features = _validate.instance("task", task, Task), self.x.shape[1]
         if task.num_features != features:
-            raise ValueError(
-                f"`task` must have {features} raw features, got {task.num_features}."
-            )
+            raise ValueError(f"`task` must have {features} raw features, got {task.num_features}.")
         return task.transform.matrix * (self.transform.scale / task.transform.scale)
 
     def subsamples(self) -> tuple[Task, ...]:
