@@ -11,7 +11,8 @@ from .. import _validate
 from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
 from ._anchored_grid import AnchoredGrid
-from ._anchored_search import AnchoredBound, anchored_search, floored
+from ._anchored_problem import floored
+from ._anchored_search import AnchoredBound, anchored_search
 
 # Folded into the key: one that has served for an initialization gives other numbers here.
 _TAG = 0x616E6368
@@ -119,8 +120,8 @@ def anchored_bound(
     best = None
     for i, root in enumerate(roots):
         settings["key"] = jax.random.fold_in(settings["key"], i)
-        nets = [(w[0] / root, w[1]) for w in (weights, anchor)]
-        inputs = (x * root, y, x_first * root)
+        nets = [(w[0] / root[None], w[1]) for w in (weights, anchor)]
+        inputs = (x * root[None], y, x_first * root[None])
         found = anchored_search(*inputs, *nets, shapes, metrics=len(roots), **settings)
         best = found if best is None else _better(best, found, i)
     assert best is not None

@@ -112,6 +112,8 @@ def threshold(
     linear: Float[Array, "..."], by_sign: Float[Array, "2"], level, form, tail
 ) -> Float[Array, "... 2"]:
     """c for y = -1 and +1, over q; `by_sign` is the Lipschitz constant of the nonlinear part."""
+    linear, level, form = jnp.broadcast_arrays(linear, level, form)
+    by_sign = by_sign.reshape((1,) * linear.ndim + (2,))
     linear, level, form = linear[..., None], level[..., None], form[..., None]
     first = excess(level) * jnp.sqrt(linear**2 + by_sign**2)
     second = level * linear + excess(tail) * by_sign
@@ -140,16 +142,17 @@ def shift(
     draws: Float[Array, "n width"],
 ) -> Float[Array, " n"]:
     """$y \\sum_k s_k (|z_k + \\sigma_k n_k| - |z_k|)
-    - \\sum_{s_k = y} \\sigma_k \\kappa_\\beta(z_k/\\sigma_k + n_k)$, in the dtype of the draws. The
-    sign of $z_k$ is absorbed by that of $n_k$, and nothing cancels."""
+    - \\sum_{s_k = y} \\sigma_k \\kappa_\\beta(z_k/\\sigma_k + n_k)$, computed in the dtype of the draws.
+    The sign of $z_k$ is absorbed by that of $n_k$, and nothing cancels."""
     dtype = draws.dtype
-    ratio = (sample_bends / jnp.where(units > 0, units, 1.0)).astype(dtype)
+    ratio = (sample_bends / jnp.where(units > 0, units, 1.0)[None]).astype(dtype)
     units, signs, bump = units.astype(dtype), signs.astype(dtype), bump.astype(dtype)
     moved = jnp.maximum(draws, -draws - 2 * ratio)
     corrected = height(bump).astype(dtype) * jnp.exp(-0.5 * (bump * (ratio + draws)) ** 2)
     up, down = (jnp.where(signs == s, units, 0.0) for s in (1.0, -1.0))
     moved = moved @ (up - down)
-    return jnp.where(y > 0, moved - corrected @ up, -moved - corrected @ down)
+    found = jnp.where(y > 0, moved - corrected @ up, -moved - corrected @ down)
+    return found.astype(float)
 
 
 def disagreement(
@@ -173,7 +176,7 @@ def disagreement(
     def once(key):
         draws = jax.random.normal(key, shape, "float32")
         moved = shift(bends, sample.y, sample.signs, noise.units, noise.bump, draws)
-        found = norm.cdf((limit - output - moved.astype(float)) / noise.linear)
+        found = norm.cdf((limit - output - moved) / noise.linear)
         # Where x is zero, so is every output.
         found = jnp.where(jnp.isnan(found) | ~sample.seen, 1.0, found)
         return jnp.where(sample.anchor > noise.margin, found, 0.0)

@@ -10,23 +10,19 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._forward import outputs
 from .._results import RESULTS, where
 from .._types import Weights
 from ._anchored_grid import AnchoredGrid, log_pattern_cost
 from ._anchored_noise import (
     FORMS,
-    Noise,
-    Parts,
     Sample,
     disagreement,
-    in_units,
     lipschitz,
     log_probability,
-    parts_of,
     shift,
     threshold,
 )
+from ._anchored_problem import Cell, Problem, divergence_of, noise_of, problem_of
 from ._binomial import binomial_limit
 from ._kl import invert
 
@@ -91,84 +87,6 @@ class AnchoredBound(eqx.Module):
     result: RESULTS
 
 
-class Problem(eqx.Module):
-    """A network and an anchor in one metric, over the unit.
-
-    **Attributes:**
-
-    - `sample`: the network on S2.
-    - `net`, `anchor`: their parts; where a sign differs the anchor's unit is zero.
-    - `shapes`: $\\sqrt{r_k / \\sum r}$, `(shapes width)`.
-    - `nonlinear`: 1, or 0 if epsilon is 0 and there is no nonlinear part.
-    """
-
-    sample: Sample
-    net: Parts
-    anchor: Parts
-    shapes: Float[Array, "shapes width"]
-    nonlinear: _Scalar
-
-
-class Cell(eqx.Module):
-    """One cell of the grid."""
-
-    linear: _Scalar
-    nonlinear: _Scalar
-    kappa: _Scalar
-    kappa_nonlinear: _Scalar
-    level: _Scalar
-    form: Array
-    bump: _Scalar
-    shape: Array
-    margin: _Scalar
-
-
-def _over(numerator, denominator):
-    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
-
-
-def _closest(problem: Problem, linear, units):
-    """The factor of W that brings it closest to the anchor in a metric."""
-
-    def product(a: Parts, b: Parts):
-        straight = jnp.sum(a.linear * b.linear) / linear**2
-        return straight + jnp.sum(_over(jnp.sum(a.units * b.units, axis=1), units**2))
-
-    own, both = product(problem.net, problem.net), product(problem.net, problem.anchor)
-    factor = both / jnp.where(own > 0, own, 1.0)
-    return jnp.where((own > 0) & (factor > 0), factor, 1.0)
-
-
-def _noise(problem: Problem, cell: Cell, tail: float) -> Noise:
-    units = cell.nonlinear * problem.nonlinear * problem.shapes[cell.shape]
-    scale = jnp.sqrt(cell.kappa), jnp.sqrt(cell.kappa_nonlinear)
-    return Noise(
-        factor=_closest(problem, scale[0] * cell.linear, scale[1] * units),
-        linear=cell.linear,
-        units=units,
-        level=cell.level,
-        form=cell.form,
-        bump=cell.bump,
-        tail=jnp.asarray(tail),
-        margin=cell.margin,
-    )
-
-
-def _divergence(problem: Problem, cell: Cell, noise: Noise):
-    """KL, from the differences themselves."""
-    width, dim = problem.net.units.shape
-    straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
-    units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
-    wide = straight / (cell.kappa * cell.linear**2)
-    wide = wide + jnp.sum(_over(units, cell.kappa_nonlinear * noise.units**2))
-
-    def free(kappa):
-        return jnp.log(kappa) + 1 / kappa - 1
-
-    count = problem.nonlinear * width * dim
-    return (dim * free(cell.kappa) + count * free(cell.kappa_nonlinear) + wide) / 2
-
-
 def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
     """The bound in every cell, roughly: on some of the samples, with one draw
     of the nonlinear noise for all. Any choice of a cell is covered by the union."""
@@ -184,7 +102,7 @@ def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
     else:
         chosen, weight = jnp.arange(count), jnp.ones(count)
     margins = jnp.asarray(grid.margins)
-    right = sample.anchor[chosen, None] > margins
+    right = sample.anchor[chosen, None] > margins[None]
     weight = jnp.where(right, weight[:, None], 0.0).astype("float32") / count
     first = jax.vmap(lambda m: _anchor_term(sample, m, delta)[1])(margins)
     y, bends = sample.y[chosen], factor * sample.bends[chosen]
@@ -202,24 +120,26 @@ def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
         units = spread * problem.nonlinear * problem.shapes[shape]
         moved = output + shift(bends, y, sample.signs, units, bump, draws)
         by_sign = lipschitz(units, sample.signs, bump)
-        limits = threshold(linear[:, None], by_sign, level[None], form[None], jnp.asarray(grid.tail))
+        limits = threshold(
+            linear[:, None], by_sign, level[None], form[None], jnp.asarray(grid.tail)
+        )
 
         def at(limits, linear):
-            limit = jnp.where(y > 0, limits[:, 1:], limits[:, :1]) / linear
-            found = norm.cdf((limit - moved / linear).astype("float32"))
+            limit = jnp.where(y[None] > 0, limits[:, 1:], limits[:, :1]) / linear
+            found = norm.cdf((limit - moved[None] / linear).astype("float32"))
             return (found @ weight).astype(float)
 
         means = jax.lax.map(lambda a: at(*a), (limits, linear))
 
         def divergence(linear, kappa):
             cell = Cell(linear, spread, *kappa, level[0], form[0], bump, shape, margins[0])
-            return _divergence(problem, cell, _noise(problem, cell, grid.tail))
+            return divergence_of(problem, cell, noise_of(problem, cell, grid.tail))
 
         costs = jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))(linear, kappas)
         exponent = (costs + confidence) / count
         means = jnp.clip(means, 0, 1)[:, None]
-        distance = invert(means, exponent[:, :, None, None]) / probability[:, None]
-        return distance + first
+        distance = invert(means, exponent[:, :, None, None])
+        return distance / probability[None, None, :, None] + first[None, None, None]
 
     return one, (linear, kappas, level, form, margins)
 
@@ -239,9 +159,7 @@ def _rank(problem, grid, key, confidence, delta):
     c, i, j, k, t = jnp.unravel_index(best, table.shape)
     linear, kappas, level, form, margins = axes
     shape, spread, bump = (g[c] for g in grids)
-    return Cell(
-        linear[i], spread, *kappas[j].T, level[k], form[k], bump, shape, margins[t]
-    )
+    return Cell(linear[i], spread, *kappas[j].T, level[k], form[k], bump, shape, margins[t])
 
 
 def _anchor_term(sample: Sample, margin, delta):
@@ -259,44 +177,6 @@ def monte_carlo_cost(variance, mean_count, delta):
     log = jnp.log(2 / delta)
     limit = invert(jnp.clip(2 * variance, 0, 1), log / (mean_count / 2)) / 2
     return jnp.sqrt(2 * limit * log / mean_count) + log / (3 * mean_count)
-
-
-def _problem(x, y, x_first, weights, anchor, shapes, epsilon) -> tuple[Problem, Array]:
-    """The two networks over the unit, and in how many units they differ in sign."""
-    weights, anchor = in_units(weights), in_units(anchor)
-    centre = parts_of(anchor, epsilon)
-    net = parts_of(weights, epsilon, centre.signs)
-    same = net.signs == centre.signs
-    sizes = jnp.linalg.norm(x_first, axis=1)
-    on_first = _over(outputs(anchor, x_first.T, epsilon), sizes)
-    unit = jnp.sqrt(jnp.mean(on_first**2))
-    unit = jnp.where(jnp.isfinite(unit) & (unit > 0), unit, 1.0)
-    if shapes is None:
-        size = jnp.linalg.norm(centre.units, axis=1)
-        shapes = floored(size)[None]
-    shapes = jnp.sqrt(shapes / jnp.sum(shapes, axis=1, keepdims=True))
-    q = jnp.linalg.norm(x, axis=1)
-    # By a forward pass: an output that is zero is zero there, and an error.
-    margin = _over(y * outputs(anchor, x.T, epsilon), q) / unit
-    sample = Sample(
-        y=y,
-        anchor=jnp.where(jnp.isnan(margin), -jnp.inf, margin),
-        seen=q > 0,
-        output=_over(y * outputs(weights, x.T, epsilon), q),
-        bends=_over(jnp.abs(x @ net.units.T), q[:, None]),
-        signs=net.signs,
-    )
-    centre = Parts(
-        centre.linear / unit, jnp.where(same[:, None], centre.units, 0.0) / unit, centre.signs
-    )
-    nonlinear = jnp.where(epsilon > 0, 1.0, 0.0)
-    return Problem(sample, net, centre, shapes, nonlinear), jnp.sum(~same)
-
-
-def floored(sizes: Float[Array, "*shapes width"]) -> Float[Array, "*shapes width"]:
-    """At least a fifth of the mean, and all alike where all are zero."""
-    mean = jnp.mean(sizes, axis=-1, keepdims=True)
-    return jnp.where(mean > 0, jnp.maximum(sizes, 0.2 * mean), 1.0)
 
 
 @eqx.filter_jit
@@ -331,7 +211,7 @@ def anchored_search(
 
     An [`AnchoredBound`][].
     """
-    problem, differences = _problem(x, y, x_first, weights, anchor, shapes, epsilon)
+    problem, differences = problem_of(x, y, x_first, weights, anchor, shapes, epsilon)
     families = metrics * problem.shapes.shape[0]
     sample = problem.sample
     count = len(sample.y)
@@ -346,21 +226,23 @@ def anchored_search(
     cells = _rank(problem, grid, ranking, confidence, share)
 
     def bound(cell: Cell, mean):
-        noise = _noise(problem, cell, grid.tail)
-        divergence = _divergence(problem, cell, noise)
+        noise = noise_of(problem, cell, grid.tail)
+        divergence = divergence_of(problem, cell, noise)
         exponent = (divergence + confidence) / count
         probability = jnp.exp(log_probability(cell.level, cell.form, noise.tail))
-        return noise, divergence, exponent, probability, invert(mean, exponent) / probability
+        # The inverse of what is not a number would be the mean.
+        distance = jnp.where(jnp.isnan(exponent), jnp.inf, invert(mean, exponent))
+        return noise, divergence, exponent, probability, distance / probability
 
     def closer(cell):
-        mean, _ = disagreement(sample, _noise(problem, cell, grid.tail), second, 1)
+        mean, _ = disagreement(sample, noise_of(problem, cell, grid.tail), second, 1)
         return bound(cell, mean)[-1] + _anchor_term(sample, cell.margin, share)[1]
 
     values = jax.lax.map(closer, cells)
     best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
     cell = jax.tree.map(lambda a: a[best], cells)
-    mean, variance = disagreement(sample, _noise(problem, cell, grid.tail), last, pairs)
-    cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / metrics)
+    mean, variance = disagreement(sample, noise_of(problem, cell, grid.tail), last, pairs)
+    cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / (metrics * anchors))
     cost = jnp.where(problem.nonlinear > 0, cost, 0.0)  # without it nothing is drawn
     noise, divergence, exponent, probability, distance = bound(cell, jnp.minimum(mean + cost, 1.0))
     risk, anchor_bound = _anchor_term(sample, cell.margin, share)

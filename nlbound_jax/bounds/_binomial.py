@@ -29,7 +29,7 @@ def binomial_limit(
         outside = jax.scipy.special.betainc(n - safe, safe + 1, 1 - middle) <= least
         return jnp.where(outside, low, middle), jnp.where(outside, middle, high)
 
-    _, high = jax.lax.fori_loop(0, _STEPS, halve, (safe / n, jnp.ones_like(n)))
+    _, high = jax.lax.fori_loop(0, _STEPS, halve, (jnp.zeros_like(n), jnp.ones_like(n)))
     return jnp.where(k < n, high, 1.0)
 
 

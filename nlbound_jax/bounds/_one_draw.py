@@ -74,12 +74,12 @@ def one_draw_bound(
     scales: PyTree,
     key: PRNGKeyArray,
     delta: Numeric = 0.01,
-    factors: AnyArray | tuple[float, ...] = tuple(0.03 * 1.6**i for i in range(12)),
+    factors: AnyArray | tuple[float, ...] = tuple(0.1 * 1.6**i for i in range(14)),
     etas: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6),
     anchors: int = 1,
 ) -> OneDrawBound:
     """The disintegrated PAC-Bayes bound with a data-dependent centre (Rivasplata et al. 2020,
-    Theorem 1; Viallard et al. 2023), for parameters of any kind and any predictor. S1 determines
+    Theorem 1; Viallard et al. 2024), for parameters of any kind and any predictor. S1 determines
     the anchor's parameters $\\theta_U$ and the noise scales; $\\theta_W$ is trained in any way on
     all the data. The network that is certified is $\\theta' = \\theta_W + \\lambda_j \\Sigma^{1/2} z$
     with one standard normal z. With probability $1 - \\delta$ over S2 (n samples) and z, for all
@@ -270,7 +270,9 @@ def _spreads(scales: PyTree, parameters: PyTree) -> list[Array]:
     for scale, w in zip(leaves, jax.tree.leaves(parameters), strict=True):
         scale = _validate.real("scales", scale, 0, open_low=True)
         if scale.ndim and scale.shape != w.shape:
-            raise ValueError(f"`scales` must have the shape of its leaf, {w.shape}, got {scale.shape}.")
+            raise ValueError(
+                f"`scales` must have the shape of its leaf, {w.shape}, got {scale.shape}."
+            )
         found.append(scale)
     return found
 

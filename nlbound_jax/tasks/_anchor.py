@@ -125,9 +125,7 @@ class AnchorSplit(eqx.Module):
     def _matrix_of(self, task: Task) -> Float[np.ndarray, "features rank"]:
         task, features = _validate.instance("task", task, Task), self.x.shape[1]
         if task.num_features != features:
-            raise ValueError(
-                f"`task` must have {features} raw features, got {task.num_features}."
-            )
+            raise ValueError(f"`task` must have {features} raw features, got {task.num_features}.")
         return task.transform.matrix * (self.transform.scale / task.transform.scale)
 
     def subsamples(self) -> tuple[Task, ...]:
@@ -137,8 +135,12 @@ class AnchorSplit(eqx.Module):
         **Returns:**
 
         Four tasks: the two halves of S1 as it lies here, and those of every other sample.
+
+        **Raises:**
+
+        `ValueError` if S1 has less than four samples.
         """
-        inputs = self.transform.inverse(self.x_first)
+        inputs = _raw(self.transform, self.x_first)
         count = len(inputs)
         if count < _SUBSAMPLES:
             raise ValueError(f"`task` must leave {_SUBSAMPLES} samples in S1, got {count}.")
@@ -193,11 +195,11 @@ def _ridge_whitening(x: Float[np.ndarray, "m features"], ridge: float, by_column
     return (matrix if columns is None else matrix / columns[:, None]), columns
 
 
-def _raw(task: Task) -> Float[np.ndarray, "m features"]:
-    """The training inputs over the scale. What is zero must not come back as a rounding:
-    by its own scale it would count as much as any other."""
-    raw = task.transform.inverse(task.x)
-    sizes = np.abs(raw if task.transform.columns is None else raw / task.transform.columns)
+def _raw(transform: Transform, x: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m features"]:
+    """The inputs over the scale of samples of the training set. What is zero must not come back as
+    a rounding: by its own scale it would count as much as any other."""
+    raw = transform.inverse(x)
+    sizes = np.abs(raw if transform.columns is None else raw / transform.columns)
     return np.where(sizes > _ROUNDING * sizes.max(), raw, 0.0)
 
 
@@ -256,7 +258,7 @@ def split(
         )
     order = np.asarray(jax.random.permutation(key, task.num_samples))
     first, second = order[:count], order[count:]
-    raw = _raw(task)
+    raw = _raw(task.transform, task.x)
     if not np.any(raw[first]):
         raise ValueError("`task` must have a non-zero sample in S1, got only zeros.")
     test = _raw_test(task)
