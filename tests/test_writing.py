@@ -252,6 +252,25 @@ def test_an_interrupted_command_ends_with_one_line(commands, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, "nlbound: interrupted\n")
 
 
+def test_an_interrupt_while_the_command_is_imported(monkeypatch, capsys):
+    import builtins
+
+    from nlbound_jax import cli
+
+    imports = builtins.__import__
+
+    def interrupted(name, *args, **kwargs):
+        if name.endswith("_app"):
+            raise KeyboardInterrupt
+        return imports(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "nlbound: interrupted\n"
+
+
 SIGNALLED = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored

@@ -15,7 +15,6 @@ from .._writing import FULL, CannotWrite, reason
 # The signals that were received: what fails after one is no failure of the program.
 received: list[int] = []
 
-
 # What the command that runs calls its arguments.
 called: dict[str, str] = {}
 
