@@ -581,7 +581,8 @@ PENALTY_MUTANTS = [
     ("paths = paths / gammas[:, None, None, None]", "paths = paths"),
     ("factors = layer_factors(epsilon, depth)", "factors = jnp.ones(depth - 1)"),
     ("jnp.sqrt(num_samples)", "jnp.sqrt(1.1 * num_samples)"),
-    ("terms = epsilon /", "terms = 0.95 * epsilon /"),
+    ("halved * epsilon /", "0.95 * halved * epsilon /"),
+    ("halved * epsilon /", "epsilon /"),
     ("jnp.sum(terms, axis=-1)", "jnp.max(terms, axis=-1)"),
     ("* sizes.roots", "* jnp.ones_like(sizes.roots)"),
     ("jnp.argmin(nonlinear", "jnp.argmax(nonlinear"),
@@ -590,9 +591,12 @@ PENALTY_MUTANTS = [
     ('return cells, cells["nonlinear"] +', "return cells,"),
     ('+ capacity + cells["smoothing"]', '+ cells["smoothing"]'),
     ('+ capacity + cells["smoothing"]', "+ capacity"),
-    ("(1 - epsilon / 2)", "0.95 * (1 - epsilon / 2)"),
-    ("(1 + epsilon / 2)", "(1 + 0.95 * epsilon / 2)"),
-    ("(1 + epsilon / 2)", "(1 - epsilon / 2)"),
+    ("slope = 1 - epsilon / 2", "slope = 0.95 * (1 - epsilon / 2)"),
+    ("+ epsilon / math.sqrt(2)", "+ 0.95 * epsilon / math.sqrt(2)"),
+    ("+ epsilon / math.sqrt(2)", ""),
+    ("1 / (math.sqrt(2) *", "1 / (1.5 *"),
+    ("(1 - 1 / jnp.sqrt(math.pi * num_samples))", "1"),
+    ("math.pi * num_samples", "4 * num_samples"),
     ("(depth - 1 - j)", "(depth - j)"),
     ("(j - 1)", "(j - 2)"),
 ]
@@ -604,7 +608,8 @@ def test_every_penalty_is_the_theorems():
 
 @pytest.mark.parametrize(("text", "mutation"), PENALTY_MUTANTS, ids=[b for _, b in PENALTY_MUTANTS])
 def test_a_mutant_of_the_penalties_is_caught(text, mutation):
-    parts = (_split_search.layer_factors, _split_search._penalties)
+    names = ("layer_factors", "symmetrization_factor", "_penalties")
+    parts = [getattr(_split_search, name) for name in names]
     source = "".join(inspect.getsource(part) for part in parts)
     assert source.count(text) == 1
     scope = dict(vars(_split_search))

@@ -28,6 +28,7 @@ from ._split_search import SplitSizes as SplitSizes
 from ._split_search import layer_factors as layer_factors
 from ._split_search import split_gammas as split_gammas
 from ._split_search import split_search as split_search
+from ._split_search import symmetrization_factor as symmetrization_factor
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2
 from ._trajectory import TrajectoryBound as TrajectoryBound

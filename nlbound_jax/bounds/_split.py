@@ -37,8 +37,9 @@ def split_bound(
     + \\frac{\\nu \\sqrt d\\, E|u_1|}{2\\gamma}$
 
     with $\\xi = \\nu u \\cdot x$, u uniform in the unit ball, and
-    $D = \\frac\\epsilon\\gamma \\sqrt{\\frac dm} \\sum_{j=1}^{L-1} \\sigma^{L-1-j}
-    (1 + \\epsilon/2)^{j-1} (P_j^+ + P_j^-)$. The cell is found by a search; the union over all
+    $D = S_m \\frac\\epsilon\\gamma \\sqrt{\\frac dm} \\sum_{j=1}^{L-1} \\sigma^{L-1-j}
+    \\rho^{j-1} (P_j^+ + P_j^-)$, $\\rho = \\sigma + \\epsilon/\\sqrt2$ and $S_m$ of
+    [`symmetrization_factor`][]. The cell is found by a search; the union over all
     cells of `grid` is paid for. It needs no assumption on the training and holds for every
     slope; that inputs are whitened with the empirical $\\Sigma_X$ is an approximation (see
     `roots`). New here: statement and proof are in the README of this folder.

@@ -1,5 +1,7 @@
 """The search for the best cell of the split bound, term by term."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS, where
+from .._types import Numeric
 from ._noise_ball import mean_absolute_noise, smooth
 from ._split_grid import SplitGrid
 from ._split_norms import LinearMetric, check_slope
@@ -56,7 +59,8 @@ class SplitBound(eqx.Module):
 
 def layer_factors(epsilon: _Scalar | float, depth: int) -> Float[Array, " levels"]:
     """What the totals $p_j$ of [`path_norms`][] are multiplied by in D:
-    $\\sigma^{L-1-j} (1 + \\epsilon/2)^{j-1}$ for j = 1 ... L-1, $\\sigma = 1 - \\epsilon/2$.
+    $\\sigma^{L-1-j} \\rho^{j-1}$ for j = 1 ... L-1, $\\sigma = 1 - \\epsilon/2$ and
+    $\\rho = \\sigma + \\epsilon/\\sqrt2$.
 
     **Arguments:**
 
@@ -74,7 +78,32 @@ def layer_factors(epsilon: _Scalar | float, depth: int) -> Float[Array, " levels
     depth = _validate.integer("depth", depth, 2)
     check_slope(epsilon)
     j = jnp.arange(1, depth, dtype=float)
-    return (1 - epsilon / 2) ** (depth - 1 - j) * (1 + epsilon / 2) ** (j - 1)
+    slope = 1 - epsilon / 2
+    return slope ** (depth - 1 - j) * (slope + epsilon / math.sqrt(2)) ** (j - 1)
+
+
+def symmetrization_factor(num_samples: Numeric) -> _Scalar:
+    """What the Rademacher complexity of 2m points, rather than m, leaves of every D:
+
+    $S_m = \\min\\{1,\\; 1/(\\sqrt2\\,(1 - 1/\\sqrt{\\pi m}))\\}$,
+
+    0.709 at m = 60000. The 1 is classical symmetrization, which is better up to m = 3.
+
+    **Arguments:**
+
+    - `num_samples`: m, at least 1.
+
+    **Returns:**
+
+    $S_m$.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    if not _validate.is_traced(num_samples):  # as for a slope
+        _validate.number("num_samples", num_samples, 1)
+    return jnp.minimum(1.0, 1 / (math.sqrt(2) * (1 - 1 / jnp.sqrt(math.pi * num_samples))))
 
 
 class SplitSizes(eqx.Module):
@@ -115,7 +144,8 @@ def _penalties(
         paths = (sizes.paths[None] / gammas[:, None, None])[:, None]
     paths = grid.round_up("path", paths) * ((grid.pieces + 1) / grid.pieces)
     factors = layer_factors(epsilon, depth)
-    terms = epsilon / jnp.sqrt(num_samples) * factors[None, None, None] * paths
+    halved = symmetrization_factor(num_samples)
+    terms = halved * epsilon / jnp.sqrt(num_samples) * factors[None, None, None] * paths
     terms = jnp.where(epsilon > 0, terms, 0.0)  # no nonlinear part, however large the norms
     nonlinear = jnp.sum(terms, axis=-1) * sizes.roots[None, None]
     family = jnp.argmin(nonlinear, axis=-1)
