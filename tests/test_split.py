@@ -108,8 +108,26 @@ def halving(m):
     return min(1.0, 1 / (math.sqrt(2) * (1 - 1 / math.sqrt(math.pi * m))))
 
 
+def without_noise(smoothed, cost):
+    """The largest P <= 1 with P <= A + c sqrt(P), by bisection; A + c if that is above 1."""
+    if not smoothed + cost < 1:
+        return smoothed + cost
+    low, high = 0.0, 1.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle <= smoothed + cost * middle**0.5 else (low, middle)
+    return low
+
+
+def exact_value(risk, terms):
+    """The bound, of the risk with noise and `exact_terms`."""
+    names = ("nonlinear", "capacity", "deviation")
+    return without_noise(risk + sum(terms[n] for n in names), terms["wrong_side"])
+
+
 def exact_terms(p, gamma, noise, family):
-    """Every term but the train risk in one cell; `noise` is nu over gamma."""
+    """Every term but the train risk in one cell, and c in place of the cost of the noise; `noise`
+    is nu over gamma."""
     grid, epsilon, depth, dim, m = (p[n] for n in ("grid", "epsilon", "depth", "dim", "m"))
     root = math.sqrt(dim)
     if "spectrum" in p:
@@ -133,7 +151,7 @@ def exact_terms(p, gamma, noise, family):
     return {
         "nonlinear": d_term,
         "capacity": math.sqrt(divergence / (2 * m)),
-        "smoothing": noise * noise_root * mean_noise(dim) / 2,
+        "wrong_side": noise * noise_root * mean_noise(dim) / 2,
         "deviation": p.get("deviation", 0.0) / gamma,
         "linear": linear * gamma,
         "paths": np.array(both) * gamma,
@@ -253,13 +271,16 @@ def test_every_term_is_the_theorems(name, gamma):
     noise = float(found.noise) / gamma
     expected = exact_terms(p, gamma, noise, int(found.family))
     for term, value in expected.items():
-        assert_close(getattr(found, term), value, rtol=1e-11)
+        if term != "wrong_side":
+            assert_close(getattr(found, term), value, rtol=1e-11)
     nu = float(found.noise)
     risk = risk_by_quadrature(p["margins"], p["input_norms"], gamma, nu, p["dim"])
     assert_close(found.train_risk, risk, atol=1e-10)
-    penalty = sum(expected[n] for n in ("nonlinear", "capacity", "smoothing", "deviation"))
-    assert_close(found.penalty, penalty, rtol=1e-11)
-    assert_close(found.value, risk + penalty, rtol=1e-10)
+    value = exact_value(risk, expected)
+    assert_close(found.value, value, rtol=1e-9)
+    assert_close(found.penalty, value - risk, rtol=1e-9)
+    root = min(1, math.sqrt(value))
+    assert_close(found.smoothing, expected["wrong_side"] * root, rtol=1e-9)
     assert_close(found.log_cells, math.log(cell_count(p)), rtol=1e-12)
     assert found.result == RESULTS.successful
     assert min(abs(noise - v) for v in grid_values(p["grid"], "noise")) < 1e-12
@@ -294,8 +315,7 @@ def test_the_cell_is_nearly_the_best(name, m):
         risk = risk_by_lemma_6(p["margins"], p["input_norms"], gamma, noise * gamma, p["dim"])
         for family in range(family_count(p)):
             terms = exact_terms(p, gamma, noise, family)
-            names = ("nonlinear", "capacity", "smoothing", "deviation")
-            value = risk + sum(terms[n] for n in names)
+            value = exact_value(risk, terms)
             best, worst = min(best, value), max(worst, value)
     gap = float(call(p).value) - best
     print(f"{name}, m = {m}: best {best:.5f}, worst {worst:.3f}, gap {gap:.2e}")
@@ -414,7 +434,8 @@ def test_the_union_is_paid():
         grown = 200 * (found.capacity**2 - base.capacity**2)
         assert_close(grown, math.log(ratio), rtol=1e-10)
         assert found.value > base.value, name
-        assert_close(found.value - base.value, found.capacity - base.capacity, rtol=1e-10)
+        smoothed = [one.value - one.smoothing for one in (found, base)]
+        assert_close(smoothed[0] - smoothed[1], found.capacity - base.capacity, rtol=1e-10)
         assert_close(found.nonlinear, base.nonlinear)
         assert found.family == 0
 
@@ -441,10 +462,11 @@ def test_the_scale_of_the_outputs_does_not_matter(name, factor):
 def test_every_term_is_monotone():
     fine = SplitGrid(noise=(0.25, 0.25, 2.0), linear=(1e-2, 1e2, 1.1), path=(1e-2, 1e2, 1.1))
     base = simple(grid=fine)
+    assert base.value < 0.9
     worse = {
         "capacity": [{"linear_norm": 1.5}, {"delta": 0.001}],
         "nonlinear": [{"paths": (0.5,)}, {"epsilon": 0.7}, {"roots": np.array([2.5])}],
-        "smoothing": [{"noise_root": 2.5}],
+        "smoothing": [{"noise_root": 2.5}],  # 2 is that of dim
         "deviation": [{"deviation": 0.1}],
         "train_risk": [{"margins": np.linspace(-1.5, 2.5, 100)}],
     }
@@ -454,6 +476,8 @@ def test_every_term_is_monotone():
             found = simple(**{"grid": fine} | change)
             for field in fields:
                 new, old = getattr(found, field), getattr(base, field)
+                if field == "smoothing":  # c times the root of the value, which grew
+                    new, old = (one.smoothing / one.value**0.5 for one in (found, base))
                 if field == term:
                     assert new > old + 1e-6, change
                 else:

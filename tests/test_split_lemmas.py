@@ -1,5 +1,5 @@
 """The lemmas of the split bound, by enumeration: all samples, all signs, every member of a class.
-Nothing here calls the library but for the constants that are attacked."""
+Nothing here calls the library but for what is attacked."""
 
 import itertools
 import math
@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
-from nlbound_jax.bounds import layer_factors, symmetrization_factor
+from nlbound_jax.bounds import (
+    layer_factors,
+    mean_absolute_noise,
+    smoothed_ramp,
+    symmetrization_factor,
+)
 
 # Found by a search over classes of a few members: among the worst of three points.
 WORST = np.array([[0.0, 1.0, -1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
@@ -219,3 +224,34 @@ def test_one_inner_layer(epsilon):
 def test_a_layer_adds_a_twelfth():
     bent, plain = with_a_layer(WORST, 1.0, all_signs(3))
     assert_close([bent, plain], [13 / 4, 3.0])
+
+
+# Lemma 6: the noise.
+
+
+def noise_sides(margins, spread, chances, dim):
+    """P(z <= 0), and what bounds it: A and c for a distribution of a few points, gamma = 1."""
+    smoothed = chances @ np.asarray(smoothed_ramp(margins, spread, 1.0, dim))
+    cost = float(mean_absolute_noise(dim)) / 2 * math.sqrt(chances @ spread**2)
+    return chances @ (margins <= 0), smoothed, cost
+
+
+@pytest.mark.parametrize("dim", [1, 3, 50])
+def test_the_noise_is_paid_for_on_the_wrong_side_only(dim):
+    rng = np.random.default_rng(dim)
+    slacks = []
+    for _ in range(200):
+        margins = rng.normal(size=4) * rng.integers(0, 2, size=4)
+        spread = 10 ** rng.uniform(-2, 0.5, size=4)
+        error, smoothed, cost = noise_sides(margins, spread, rng.dirichlet(np.ones(4)), dim)
+        slacks.append(smoothed + cost * math.sqrt(error) - error)
+    assert min(slacks) > -1e-12
+    # Attained: a margin of 0 with noise, another far off without.
+    for chance in (0.01, 0.2, 0.9):
+        chances = np.array([chance, 1 - chance])
+        spread, margins = np.array([0.7, 0.0]), np.array([0.0, 2.0])
+        error, smoothed, cost = noise_sides(margins, spread, chances, dim)
+        assert_close(smoothed + cost * math.sqrt(error), error, rtol=1e-10)
+        assert smoothed + 0.95 * cost * math.sqrt(error) < 0.999 * error
+        # The bound, solved for the error, is the error itself.
+        assert_close(((cost + math.sqrt(cost**2 + 4 * smoothed)) / 2) ** 2, error, rtol=1e-10)

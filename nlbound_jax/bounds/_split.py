@@ -32,9 +32,10 @@ def split_bound(
     With probability $1 - \\delta$, for all margins $\\gamma > 0$, all cells and *all* networks W
     in a cell, however they were trained,
 
-    $P(y f_W \\le 0) \\le \\frac1m \\sum_i E_\\xi\\, \\text{ramp}_\\gamma(y_i f_W(x_i) + \\xi_i) + D
-    + \\sqrt{\\frac{d \\ln(1 + B/\\nu) + \\ln(K/\\delta)}{2m}}
-    + \\frac{\\nu \\sqrt d\\, E|u_1|}{2\\gamma}$
+    $P(y f_W \\le 0) \\le \\Big(\\frac{c + \\sqrt{c^2 + 4A}}2\\Big)^2, \\quad
+    A = \\frac1m \\sum_i E_\\xi\\, \\text{ramp}_\\gamma(y_i f_W(x_i) + \\xi_i) + D
+    + \\sqrt{\\frac{d \\ln(1 + B/\\nu) + \\ln(K/\\delta)}{2m}}, \\quad
+    c = \\frac{\\nu \\sqrt d\\, E|u_1|}{2\\gamma}$
 
     with $\\xi = \\nu u \\cdot x$, u uniform in the unit ball, and
     $D = S_m \\frac\\epsilon\\gamma \\sqrt{\\frac dm} \\sum_{j=1}^{L-1} \\sigma^{L-1-j}
@@ -64,7 +65,7 @@ def split_bound(
         those of another network f; $Q/\\gamma$ is added.
     - `roots`: by family, what stands for $\\sqrt d$ in D: a bound on the root of
         $E\\|x\\|^2$, `(families,)`; 1 for the metric.
-    - `noise_root`: what stands for $\\sqrt d$ in the last term.
+    - `noise_root`: what stands for $\\sqrt d$ in c.
     - `grid`: a [`SplitGrid`][]; it must be fixed before the sample is seen.
 
     **Returns:**

@@ -30,10 +30,11 @@ class SplitBound(eqx.Module):
         by the noise.
     - `nonlinear`: D, the Rademacher complexity of the nonlinear part.
     - `capacity`: $\\sqrt{(d \\ln(1 + B/\\nu) + \\ln(K/\\delta))/2m}$, for the linear part.
-    - `smoothing`: $\\nu \\sqrt d\\, E|u_1| / 2\\gamma$, the cost of the noise.
     - `deviation`: what was added over $\\gamma$ (zero but for a train risk of another network).
+    - `smoothing`: the cost of the noise, $c \\sqrt{\\min(V, 1)}$ with
+        $c = \\nu \\sqrt d\\, E|u_1| / 2\\gamma$ and V the value.
     - `penalty`: the sum of the last four.
-    - `value`: `train_risk + penalty`, the bound on P(y f <= 0).
+    - `value`: V, `train_risk + penalty`, the bound on P(y f <= 0).
     - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: $P_j^+ + P_j^-$ of the cell,
         `(L-1,)`; all in the units of the network's outputs.
     - `family`: which metric the cell has.
@@ -44,8 +45,8 @@ class SplitBound(eqx.Module):
     train_risk: _Scalar
     nonlinear: _Scalar
     capacity: _Scalar
-    smoothing: _Scalar
     deviation: _Scalar
+    smoothing: _Scalar
     penalty: _Scalar
     value: _Scalar
     gamma: _Scalar
@@ -114,7 +115,7 @@ class SplitSizes(eqx.Module):
     - `linear_norm`: $\\|l_W\\|$, or a bound on it.
     - `paths`: the totals $p_j$ or bounds on them, `(families levels)`, or a [`LinearMetric`][].
     - `roots`: by family, what stands for $\\sqrt d$ in D, `(families,)`.
-    - `noise_root`: what stands for $\\sqrt d$ in the cost of the noise.
+    - `noise_root`: what stands for $\\sqrt d$ in c, the cost of the noise.
     """
 
     linear_norm: _Scalar
@@ -126,7 +127,7 @@ class SplitSizes(eqx.Module):
 def _penalties(
     sizes: SplitSizes, gammas, epsilon, num_samples, delta, dim: int, depth: int, grid: SplitGrid
 ):
-    """Every term but the train risk, `(gammas noises)`, in the best family; and the cells."""
+    """The cells, each `(gammas noises)`, in the best family: all that does not look at a sample."""
     # Norms over gamma, rounded up to the grid: what is rounded up is still a bound, and the union
     # is over the grid.
     noise = jnp.asarray(grid.values("noise"))
@@ -134,7 +135,7 @@ def _penalties(
     divergence = dim * jnp.log1p(linear[:, None] / noise[None, :])
     log_cells = grid.log_cells(depth, sizes.roots.shape[0])
     capacity = jnp.sqrt((divergence + log_cells - jnp.log(delta)) / (2 * num_samples))
-    smoothing = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
+    wrong_side = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
     # In the metric along the linear part the paths depend on the noise too.
     if isinstance(sizes.paths, LinearMetric):
         radii = (gammas[:, None] * noise[None, :]).reshape(-1)
@@ -152,16 +153,23 @@ def _penalties(
     nonlinear = jnp.min(nonlinear, axis=-1)
     shape = (len(gammas), len(noise))
     chosen = jnp.take_along_axis(paths, family[..., None, None], axis=2)[..., 0, :]
-    cells = {
+    return {
         "linear": jnp.broadcast_to(linear[:, None], shape),
         "paths": jnp.broadcast_to(chosen, (*shape, depth - 1)),
         "family": jnp.broadcast_to(family, shape),
         "nonlinear": jnp.broadcast_to(nonlinear, shape),
         "capacity": capacity,
-        "smoothing": jnp.broadcast_to(smoothing[None, :], shape),
+        "wrong_side": jnp.broadcast_to(wrong_side[None, :], shape),
         "noise": jnp.broadcast_to(noise[None, :], shape),
     }
-    return cells, cells["nonlinear"] + capacity + cells["smoothing"]
+
+
+def _smoothing(smoothed, wrong_side):
+    """What turns a bound A on the risk with noise into one without: the noise helps only where
+    the margin is not positive, so that $P \\le A + c \\sqrt P$. This is $c \\sqrt P$ at the largest
+    such P, and c where that P exceeds 1."""
+    root = (wrong_side + jnp.sqrt(wrong_side**2 + 4 * smoothed)) / 2
+    return wrong_side * jnp.minimum(root, 1.0)
 
 
 @eqx.filter_jit
@@ -181,8 +189,8 @@ def split_search(
 ) -> SplitBound:
     """The engine of [`split_bound`][]: the best cell for arrays that were checked, compiled once
     for all numbers of one shape. Any choice is covered by the union, so the search may be as coarse
-    as it likes: the radius that minimizes the penalty for each margin, the margins ranked by the
-    plain ramp risk, and the smoothed one only for the finalists.
+    as it likes: for each margin the radius that is best for the plain ramp risk, the margins ranked
+    by it too, and the smoothed one only for the finalists.
 
     **Arguments:**
 
@@ -198,15 +206,6 @@ def split_search(
 
     A [`SplitBound`][].
     """
-    # All but the train risk does not look at the samples: for each margin the noise that costs
-    # least is found without a pass over them.
-    shape = (dim, depth, grid)
-    cells, penalty = _penalties(sizes, gammas, epsilon, num_samples, delta, *shape)
-    best = jnp.argmin(penalty, axis=1)
-    at = jnp.arange(len(gammas))
-    cells = {name: value[at, best] for name, value in cells.items()}
-    added = deviation / gammas
-    penalty = penalty[at, best] + added
 
     def plain(gamma):
         ramp = jnp.clip(1 - margins / gamma.astype(margins.dtype), 0, 1)
@@ -217,22 +216,32 @@ def split_search(
         return jnp.mean(smooth(margins, noise * gamma * input_norms, gamma, dim), dtype=float)
 
     # The smoothed risk costs an integral a sample, the plain one a subtraction, and they order the
-    # margins nearly alike. Margins one after the other: all at once would be (gammas m) floats.
-    total = jax.lax.map(plain, gammas) + penalty
+    # cells nearly alike. Margins one after the other: all at once would be (gammas m) floats.
+    risks = jax.lax.map(plain, gammas)
+    cells = _penalties(sizes, gammas, epsilon, num_samples, delta, dim, depth, grid)
+    cells["deviation"] = jnp.broadcast_to((deviation / gammas)[:, None], cells["noise"].shape)
+    known = cells["nonlinear"] + cells["capacity"] + cells["deviation"]
+    total = risks[:, None] + known
+    total = total + _smoothing(total, cells["wrong_side"])
+    best = jnp.argmin(total, axis=1)
+    at = jnp.arange(len(gammas))
     # Where all is vacuous the order of the finite ones still counts.
-    finalists = jnp.argsort(total)[: min(FINALISTS, len(gammas))]
-    risks = jax.lax.map(smoothed, (gammas[finalists], cells["noise"][finalists]))
-    total = risks + penalty[finalists]
+    finalists = jnp.argsort(total[at, best])[: min(FINALISTS, len(gammas))]
+    cells = {name: value[finalists, best[finalists]] for name, value in cells.items()}
+    known, gammas = known[finalists, best[finalists]], gammas[finalists]
+    risks = jax.lax.map(smoothed, (gammas, cells["noise"]))
+    cells["smoothing"] = _smoothing(risks + known, cells.pop("wrong_side"))
+    penalty = known + cells["smoothing"]
+    total = risks + penalty
     place = jnp.argmin(total)
     # The cells were found over gamma, where the bound has no unit; users have the network's.
-    cells = {name: value[finalists][place] for name, value in cells.items()}
-    gamma = gammas[finalists][place]
+    cells = {name: value[place] for name, value in cells.items()}
+    gamma = gammas[place]
     units = {name: cells.pop(name) * gamma for name in ("noise", "linear", "paths")}
     value = total[place]
     return SplitBound(
         train_risk=risks[place],
-        deviation=added[finalists][place],
-        penalty=penalty[finalists][place],
+        penalty=penalty[place],
         value=value,
         gamma=gamma,
         log_cells=jnp.asarray(grid.log_cells(depth, sizes.roots.shape[0])),

@@ -104,7 +104,8 @@ def _scaled(at: Snapshot) -> tuple[Any, ...]:
 
 
 class SplitAPriori(AbstractSplitBound):
-    """The train term is measured; the norms are those that the envelope allows."""
+    """The train term is measured; the norms are those that the envelope allows. Of the cost of the
+    noise $c \\sqrt V$ only c is known before: V holds the train term."""
 
     name = "split-a-priori"
     needs = ("reference", "envelope")
