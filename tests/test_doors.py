@@ -82,6 +82,10 @@ CALLS = {
         **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
         "grid": bounds.SplitGrid(),
     },
+    "bounds.linear_sizes": {
+        **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
+        "grid": bounds.SplitGrid(),
+    },
     "bounds.layer_factors": {"epsilon": 0.1, "depth": 3},
     "bounds.symmetrization_factor": {"num_samples": 60000},
     "bounds.optimistic_bound": {

@@ -14,6 +14,7 @@ from .._types import Numeric
 from ._noise_ball import mean_absolute_noise, smooth
 from ._split_grid import SplitGrid
 from ._split_norms import LinearMetric, check_slope
+from ._split_prior import LinearSizes, divergences
 
 _Scalar = Float[Array, ""]
 
@@ -29,7 +30,7 @@ class SplitBound(eqx.Module):
     - `train_risk`: $\\frac1m \\sum E_\\xi \\text{ramp}_\\gamma(y f + \\xi)$, the ramp risk smoothed
         by the noise.
     - `nonlinear`: D, the Rademacher complexity of the nonlinear part.
-    - `capacity`: $\\sqrt{(d \\ln(1 + B/\\nu) + \\ln(K/\\delta))/2m}$, for the linear part.
+    - `capacity`: $\\sqrt{(\\mathcal K + \\ln(K/\\delta))/2m}$, for the linear part.
     - `deviation`: what was added over $\\gamma$ (zero but for a train risk of another network).
     - `smoothing`: the cost of the noise, $c \\sqrt{\\min(V, 1)}$ with
         $c = \\nu \\sqrt d\\, E|u_1| / 2\\gamma$ and V the value.
@@ -37,7 +38,7 @@ class SplitBound(eqx.Module):
     - `value`: V, `train_risk + penalty`, the bound on P(y f <= 0).
     - `gamma`: the margin; `noise`: $\\nu$; `linear`: B; `paths`: $P_j^+ + P_j^-$ of the cell,
         `(L-1,)`; all in the units of the network's outputs.
-    - `family`: which metric the cell has.
+    - `family`: which metric the cell has; `prior`: which of `grid.priors`.
     - `log_cells`: $\\ln K$.
     - `result`: `successful`, or `blow_up` where a norm is `+inf` or beyond the declared range.
     """
@@ -54,6 +55,7 @@ class SplitBound(eqx.Module):
     linear: _Scalar
     paths: Float[Array, " levels"]
     family: Array
+    prior: Array
     log_cells: _Scalar
     result: RESULTS
 
@@ -112,16 +114,22 @@ class SplitSizes(eqx.Module):
 
     **Attributes:**
 
-    - `linear_norm`: $\\|l_W\\|$, or a bound on it.
+    - `linear_norm`: $\\|l_W\\|$ or a bound on it, or [`LinearSizes`][] for more priors.
     - `paths`: the totals $p_j$ or bounds on them, `(families levels)`, or a [`LinearMetric`][].
     - `roots`: by family, what stands for $\\sqrt d$ in D, `(families,)`.
     - `noise_root`: what stands for $\\sqrt d$ in c, the cost of the noise.
     """
 
-    linear_norm: _Scalar
+    linear_norm: _Scalar | LinearSizes
     paths: Float[Array, "families levels"] | LinearMetric
     roots: Float[Array, " families"]
     noise_root: _Scalar
+
+    @property
+    def families(self) -> int:
+        """How many pairs of a prior and a metric are tried; the union is over them too."""
+        whole = isinstance(self.linear_norm, LinearSizes)
+        return self.roots.shape[0] * (len(self.linear_norm.exponents) if whole else 1)
 
 
 def _penalties(
@@ -131,9 +139,11 @@ def _penalties(
     # Norms over gamma, rounded up to the grid: what is rounded up is still a bound, and the union
     # is over the grid.
     noise = jnp.asarray(grid.values("noise"))
-    linear = grid.round_up("linear", sizes.linear_norm / gammas)
-    divergence = dim * jnp.log1p(linear[:, None] / noise[None, :])
-    log_cells = grid.log_cells(depth, sizes.roots.shape[0])
+    costs, linear = divergences(sizes.linear_norm, gammas, dim, grid)
+    prior = jnp.argmin(costs, axis=-1)
+    divergence = jnp.min(costs, axis=-1)
+    linear = jnp.take_along_axis(linear, prior[..., None], axis=-1)[..., 0]
+    log_cells = grid.log_cells(depth, sizes.families)
     capacity = jnp.sqrt((divergence + log_cells - jnp.log(delta)) / (2 * num_samples))
     wrong_side = noise * sizes.noise_root * mean_absolute_noise(dim) / 2
     # In the metric along the linear part the paths depend on the noise too.
@@ -154,7 +164,8 @@ def _penalties(
     shape = (len(gammas), len(noise))
     chosen = jnp.take_along_axis(paths, family[..., None, None], axis=2)[..., 0, :]
     return {
-        "linear": jnp.broadcast_to(linear[:, None], shape),
+        "linear": linear,
+        "prior": prior,
         "paths": jnp.broadcast_to(chosen, (*shape, depth - 1)),
         "family": jnp.broadcast_to(family, shape),
         "nonlinear": jnp.broadcast_to(nonlinear, shape),
@@ -244,7 +255,7 @@ def split_search(
         penalty=penalty[place],
         value=value,
         gamma=gamma,
-        log_cells=jnp.asarray(grid.log_cells(depth, sizes.roots.shape[0])),
+        log_cells=jnp.asarray(grid.log_cells(depth, sizes.families)),
         result=where(jnp.isfinite(value), RESULTS.successful, RESULTS.blow_up),
         **cells,
         **units,
