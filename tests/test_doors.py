@@ -87,6 +87,7 @@ CALLS = {
         "grid": bounds.SplitGrid(),
     },
     "bounds.layer_factors": {"epsilon": 0.1, "depth": 3},
+    "bounds.split_penalty": {"weights": WEIGHTS, "epsilon": 0.1, "num_samples": 60000},
     "bounds.symmetrization_factor": {"num_samples": 60000},
     "bounds.optimistic_bound": {
         **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},

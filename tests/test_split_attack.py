@@ -656,8 +656,8 @@ PENALTY_MUTANTS = [
     ("+ epsilon / math.sqrt(2)", "+ 0.95 * epsilon / math.sqrt(2)"),
     ("+ epsilon / math.sqrt(2)", ""),
     ("1 / (math.sqrt(2) *", "1 / (1.5 *"),
-    ("(1 - 1 / jnp.sqrt(math.pi * num_samples))", "1"),
-    ("math.pi * num_samples", "4 * num_samples"),
+    ("(1 - 1 / jnp.sqrt(math.pi * m))", "1"),
+    ("math.pi * m", "4 * m"),
     ("(depth - 1 - j)", "(depth - j)"),
     ("(j - 1)", "(j - 2)"),
 ]

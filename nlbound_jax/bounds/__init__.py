@@ -23,6 +23,7 @@ from ._split_norms import linear_metric as linear_metric
 from ._split_norms import linear_part as linear_part
 from ._split_norms import norms_nearby as norms_nearby
 from ._split_norms import path_norms as path_norms
+from ._split_penalty import split_penalty as split_penalty
 from ._split_prior import LinearSizes as LinearSizes
 from ._split_prior import linear_sizes as linear_sizes
 from ._split_search import SplitBound as SplitBound

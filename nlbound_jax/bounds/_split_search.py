@@ -106,7 +106,8 @@ def symmetrization_factor(num_samples: Numeric) -> _Scalar:
     """
     if not _validate.is_traced(num_samples):  # as for a slope
         _validate.number("num_samples", num_samples, 1)
-    return jnp.minimum(1.0, 1 / (math.sqrt(2) * (1 - 1 / jnp.sqrt(math.pi * num_samples))))
+    m = jnp.asarray(num_samples, float)
+    return jnp.minimum(1.0, 1 / (math.sqrt(2) * (1 - 1 / jnp.sqrt(math.pi * m))))
 
 
 class SplitSizes(eqx.Module):
@@ -128,8 +129,9 @@ class SplitSizes(eqx.Module):
     @property
     def families(self) -> int:
         """How many pairs of a prior and a metric are tried; the union is over them too."""
-        whole = isinstance(self.linear_norm, LinearSizes)
-        return self.roots.shape[0] * (len(self.linear_norm.exponents) if whole else 1)
+        linear = self.linear_norm
+        priors = len(linear.exponents) if isinstance(linear, LinearSizes) else 1
+        return self.roots.shape[0] * priors
 
 
 def _penalties(
