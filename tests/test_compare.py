@@ -202,8 +202,8 @@ def test_the_command_on_a_file(tmp_path, monkeypatch):
     ("args", "message"),
     [
         (["--epsilon", 1.3], "`--epsilon` must be in [0, 1], got 1.3."),
-        (["--dataset", "x"], "`dataset` must be mnist, tfds:NAME or FILE.npz, got 'x'."),
-        (["--out", "/proc/none"], "`out` must be a folder that can be written, got '/proc/none'"),
+        (["--dataset", "x"], "`--dataset` must be mnist, tfds:NAME or FILE.npz, got 'x'."),
+        (["--out", "/proc/none"], "`--out` must be a folder that can be written, got '/proc/none'"),
     ],
 )
 def test_bad_options_get_one_line_and_status_2(args, message):

@@ -83,7 +83,13 @@ CALLS = {
         **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
         "grid": bounds.SplitGrid(),
     },
+    "bounds.linear_sizes": {
+        **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
+        "grid": bounds.SplitGrid(),
+    },
     "bounds.layer_factors": {"epsilon": 0.1, "depth": 3},
+    "bounds.split_penalty": {"weights": WEIGHTS, "epsilon": 0.1, "num_samples": 60000},
+    "bounds.symmetrization_factor": {"num_samples": 60000},
     "bounds.optimistic_bound": {
         **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},
         "gamma": 0.1,

@@ -295,12 +295,16 @@ def test_a_network_that_says_nothing_is_wrong(spoil):
     at = ladder.Snapshot(net, samples, gammas=jnp.asarray([1e-60, 1e-3]))
     assert at.margin_risk(at.gammas).tolist() == [1.0, 1.0]
     assert at.ramp_risk(at.gammas).tolist() == [1.0, 1.0]
-    terms = ladder.evaluate_network([ladder.Counting(precision_bits=1)], net, TASK, 0.01)
-    assert terms["counting"].train_term.tolist() == [1.0]
+    counting = [ladder.Counting(precision_bits=1)]
     if np.isnan(spoil):
+        with pytest.raises(ValueError, match="`net` must be finite"):
+            ladder.evaluate_network(counting, net, TASK, 0.01)
         weights = tuple(w[None] for w in net.weights)
         x, y = (jnp.asarray(a, jnp.float32) for a in (TASK.x.T, TASK.y))
         assert ladder.error_over_time(weights, net.epsilon, x, y).tolist() == [1.0]
+    else:
+        terms = ladder.evaluate_network(counting, net, TASK, 0.01)
+        assert terms["counting"].train_term.tolist() == [1.0]
 
 
 def test_a_snapshot_of_another_network_measures_that_one():

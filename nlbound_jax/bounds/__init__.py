@@ -31,11 +31,15 @@ from ._split_norms import linear_metric as linear_metric
 from ._split_norms import linear_part as linear_part
 from ._split_norms import norms_nearby as norms_nearby
 from ._split_norms import path_norms as path_norms
+from ._split_penalty import split_penalty as split_penalty
+from ._split_prior import LinearSizes as LinearSizes
+from ._split_prior import linear_sizes as linear_sizes
 from ._split_search import SplitBound as SplitBound
 from ._split_search import SplitSizes as SplitSizes
 from ._split_search import layer_factors as layer_factors
 from ._split_search import split_gammas as split_gammas
 from ._split_search import split_search as split_search
+from ._split_search import symmetrization_factor as symmetrization_factor
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2
 from ._trajectory import TrajectoryBound as TrajectoryBound

@@ -18,15 +18,39 @@ class ProgressBar(diffrax.AbstractProgressMeter):
     training stopped. Where JAX traces the training it is Diffrax's `TqdmProgressMeter`."""
 
     def init(self) -> Any:
-        """Where JAX traces: as Diffrax."""
+        """Where JAX traces: as Diffrax's.
+
+        **Returns:**
+
+        Its state.
+        """
         return diffrax.TqdmProgressMeter().init()
 
     def step(self, state: Any, progress: Any) -> Any:
-        """Where JAX traces: as Diffrax."""
+        """Where JAX traces: as Diffrax's.
+
+        **Arguments:**
+
+        - `state`: the state before.
+        - `progress`: how far the training is, in [0, 1].
+
+        **Returns:**
+
+        The state now.
+        """
         return diffrax.TqdmProgressMeter().step(state, progress)
 
     def close(self, state: Any) -> None:
-        """Where JAX traces: as Diffrax."""
+        """Where JAX traces: as Diffrax's.
+
+        **Arguments:**
+
+        - `state`: the last one.
+
+        **Returns:**
+
+        Nothing.
+        """
         diffrax.TqdmProgressMeter().close(state)
 
 

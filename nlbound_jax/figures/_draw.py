@@ -70,6 +70,10 @@ def draw(name: str, data: xr.Dataset) -> Figure:
     **Returns:**
 
     A Matplotlib figure.
+
+    **Raises:**
+
+    `ValueError` if there is no such figure, or naming `data` if it is something else.
     """
     data = _validate.instance("data", data, xr.Dataset)
     return _module(name).draw(data)

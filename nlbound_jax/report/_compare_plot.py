@@ -46,6 +46,10 @@ def plot_comparison(comparison: Comparison) -> Figure:
     A Matplotlib figure of one or two panels with a logarithmic risk axis; lines that leave it at
     the top are vacuous by far. Over epsilon every bound is drawn at its best time, except for
     those that are evaluated at the end only.
+
+    **Raises:**
+
+    `ValueError` naming `comparison` if it is something else.
     """
     comparison = _validate.instance("comparison", comparison, Comparison)
     panels = 2 if comparison.over_epsilon else 1

@@ -30,6 +30,10 @@ def comparison_table(comparison: Comparison) -> Group:
     **Returns:**
 
     A Rich renderable: one row for each bound at the end of training, and what the letters mean.
+
+    **Raises:**
+
+    `ValueError` naming `comparison` if it is something else.
     """
     comparison = _validate.instance("comparison", comparison, Comparison)
     task, settings = comparison.report.task, comparison.report.settings

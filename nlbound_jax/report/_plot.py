@@ -18,6 +18,10 @@ def plot(report: Report) -> Figure:
     **Returns:**
 
     A Matplotlib figure with two panels.
+
+    **Raises:**
+
+    `ValueError` naming `report` if it is something else.
     """
     report = _validate.instance("report", report, Report)
     figure = Figure(figsize=(11, 4.4), layout="constrained")

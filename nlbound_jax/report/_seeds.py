@@ -66,6 +66,10 @@ def spread(reports: list[Report]) -> dict[str, dict[str, float | list[float]]]:
 
     For every bound `values` (one a report), `min`, `mean` and `max`; and the same for
     `test_risk`, at the end of training, where there is test data.
+
+    **Raises:**
+
+    `ValueError` naming `reports` if it is something else.
     """
     if not isinstance(reports, Sequence) or not reports:
         raise ValueError(f"`reports` must be a list of reports, got {_validate.shown(reports)}.")

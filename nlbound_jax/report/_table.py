@@ -37,6 +37,10 @@ def table(report: Report) -> Group:
     **Returns:**
 
     A Rich renderable: for each bound its best cell and the end of training.
+
+    **Raises:**
+
+    `ValueError` naming `report` if it is something else.
     """
     report = _validate.instance("report", report, Report)
     task, settings = report.task, report.settings
