@@ -1,5 +1,5 @@
-"""The one-draw bound: its terms from the formula, what it must refuse, the inequality behind it, and
-an attack: a predictor that memorizes."""
+"""The one-draw bound: its terms from the formula, what it must refuse, the inequality behind it,
+and an attack: a predictor that memorizes."""
 
 import equinox as eqx
 import jax

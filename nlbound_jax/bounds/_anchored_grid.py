@@ -26,8 +26,8 @@ class AnchoredGrid:
         threshold.
     - `bumps`: $\\beta$ of the correction of $E|z + \\sigma n| - |z|$; 0 is the constant one.
     - `tail`: $s'$, the level of the nonlinear noise in the second form of the threshold.
-    - `margins`: $\\tau$; where the anchor's margin is at most $\\tau q$ the anchor's term counts it,
-        in the same units.
+    - `margins`: $\\tau$, in the same units; the anchor errs where its margin is at most
+        $\\tau q$.
     - `shares`: of $\\delta$, for the anchor's errors, for PAC-Bayes and for Monte Carlo.
 
     **Raises:**
