@@ -129,6 +129,14 @@ def test_it_can_be_traced():
     assert_close(jitted.value, eager.value, rtol=1e-9)
 
 
+def test_maurers_constant_holds_for_few_samples_too():
+    """He asks for n >= 8."""
+    for n in range(1, 12):
+        k = np.arange(n + 1)
+        terms = scipy.special.comb(n, k) * (k / n) ** k * (1 - k / n) ** (n - k)
+        assert terms.sum() <= 2 * np.sqrt(n) * (1 + 1e-12)
+
+
 def test_the_density_of_the_draw():
     """E exp(-I) = 1 over z: the change of measure from the anchor's noise to the network's."""
     rng = np.random.default_rng(1)

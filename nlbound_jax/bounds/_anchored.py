@@ -47,10 +47,10 @@ def anchored_bound(
     \\frac{\\text{KL} + \\ln(2 \\sqrt n K/\\delta_2)}{n}\\big)$
 
     with $k_\\tau$ the number of samples of S2 on which the anchor has $y f_U \\le \\tau q$ (its
-    errors, at $\\tau = 0$), KL the divergence of the noise around W from that around U, and a threshold c that
-    the noise exceeds with a probability of at most $1 - p_c$. It assumes iid samples and nothing
-    else. Outputs that are zero or not a number are errors. New here: statement and proof are in the
-    README of this folder, Section 8.
+    errors, at $\\tau = 0$), KL the divergence of the noise around W from that around U, and a
+    threshold c that the noise exceeds with a probability of at most $1 - p_c$. It assumes iid
+    samples and nothing else. Outputs that are zero or not a number are errors. New here: statement
+    and proof are in the README of this folder, Section 8.
 
     The mean over the noise of the linear part is exact; that over the rest is estimated with
     `draws` independent draws for each sample, and what that may be off by is paid for within
@@ -122,9 +122,11 @@ def anchored_bound(
     best = None
     for i, root in enumerate(roots):
         settings["key"] = jax.random.fold_in(settings["key"], i)
-        nets = [(w[0] / root[None], w[1]) for w in (weights, anchor)]
-        inputs = (x * root[None], y, x_first * root[None])
-        found = anchored_search(*inputs, *nets, shapes, metrics=len(roots), **settings)
+        root = root[None]
+        net, centre = ((w[0] / root, w[1]) for w in (weights, anchor))
+        found = anchored_search(
+            x * root, y, x_first * root, net, centre, shapes, metrics=len(roots), **settings
+        )
         best = found if best is None else _better(best, found, i)
     assert best is not None
     return best

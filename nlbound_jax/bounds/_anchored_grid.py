@@ -109,19 +109,18 @@ class AnchoredGrid:
         return math.fsum(math.log(count) for count in (*counts, 2, families, anchors))
 
 
-def log_pattern_cost(differences: int | float | np.ndarray, width: int) -> Float[np.ndarray, "..."]:
-    """What a pattern of signs that differs from the anchor's in j of `width` places costs:
+def log_pattern_cost(width: int) -> Float[np.ndarray, "..."]:
+    """What a pattern of signs that differs from the anchor's in j of `width` places costs, by j:
     $\\ln((j+1)(j+2)\\binom{\\text{width}}{j})$, as $\\sum_j \\frac1{(j+1)(j+2)} \\le 1$.
 
     **Arguments:**
 
-    - `differences`: j.
     - `width`: the number of units.
 
     **Returns:**
 
-    Nats.
+    Nats, `(width + 1,)`.
     """
     j = np.arange(width + 1)
     table = [math.lgamma(width + 1) - math.lgamma(i + 1) - math.lgamma(width - i + 1) for i in j]
-    return (np.log((j + 1.0) * (j + 2.0)) + np.maximum(table, 0.0))[differences]
+    return np.log((j + 1.0) * (j + 2.0)) + np.maximum(table, 0.0)
