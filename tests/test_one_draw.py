@@ -1,5 +1,5 @@
-"""The one-draw bound: its terms from the formula, what it must refuse, the inequality behind it, and
-an attack: a predictor that memorizes."""
+"""The one-draw bound: its terms from the formula, what it must refuse, the inequality behind it,
+and an attack: a predictor that memorizes."""
 
 import equinox as eqx
 import jax
@@ -127,6 +127,14 @@ def test_it_can_be_traced():
     eager = one_draw_bound(net, anchor, errors, scales=0.1, key=KEY)
     jitted = eqx.filter_jit(lambda *a: one_draw_bound(*a, errors, scales=0.1, key=KEY))(net, anchor)
     assert_close(jitted.value, eager.value, rtol=1e-9)
+
+
+def test_maurers_constant_holds_for_few_samples_too():
+    """He asks for n >= 8."""
+    for n in range(1, 12):
+        k = np.arange(n + 1)
+        terms = scipy.special.comb(n, k) * (k / n) ** k * (1 - k / n) ** (n - k)
+        assert terms.sum() <= 2 * np.sqrt(n) * (1 + 1e-12)
 
 
 def test_the_density_of_the_draw():

@@ -36,19 +36,21 @@ def anchored_bound(
 ) -> AnchoredBound:
     """The anchored bound on a network with one hidden layer. The sample is split into S1 and S2
     beforehand; S1 determines the coordinates $\\hat x$, a network U, the anchor, and all grids;
-    W is trained in any way on all of it. Write $f_W = l \\cdot \\hat x + \\frac\\epsilon2 \\sum_k s_k
-    |u_k \\cdot \\hat x|$ and let $h_\\theta$ have $l + S_0 n_0$ and $u_k + \\sigma_k n_k$ in their
-    places, n standard normal, $q = \\sqrt{\\hat x^\\top Q \\hat x}$. With probability $1 - \\delta$
-    over S2 (n samples) and the draws, for all cells and *all* networks W,
+    W is trained in any way on all of it. Write $f_W = l \\cdot \\hat x + \\frac\\epsilon2
+    \\sum_k s_k |u_k \\cdot \\hat x|$ and let $h_\\theta$ have $l + S_0 n_0$ and
+    $u_k + \\sigma_k n_k$ in their places, n standard normal; $q = \\|\\hat x\\|_Q$. With
+    probability $1 - \\delta$ over S2 (n samples) and the draws, for all cells and *all* networks W,
 
-    $P(y f_W \\le 0) \\le \\text{Bin}^{-1}(k_U; n, \\delta_1/n_U) + \\frac1{p_c} \\text{kl}^{-1}\\big(
-    \\frac1n \\sum_i [y_i f_U(x_i) > 0]\\, P_\\theta(y_i h_\\theta(x_i) \\le c_\\theta(x_i, y_i)
-    q(x_i)), \\frac{\\text{KL} + \\ln(2 \\sqrt n K/\\delta_2)}{n}\\big)$
+    $P(y f_W \\le 0) \\le \\text{Bin}^{-1}(k_\\tau; n, \\delta_1/n_U)
+    + \\frac1{p_c} \\text{kl}^{-1}\\big(\\frac1n \\sum_i [y_i f_U(x_i) > \\tau q_i]\\,
+    P_\\theta(y_i h_\\theta(x_i) \\le c_i q_i),
+    \\frac{\\text{KL} + \\ln(2 \\sqrt n K/\\delta_2)}{n}\\big)$
 
-    with $k_U$ the errors of the anchor on S2, KL the divergence of the noise around W from that
-    around U, and a threshold c that the noise exceeds with a probability of at most $1 - p_c$. It
-    assumes iid samples and nothing else. Outputs that are zero or not a number are errors. New
-    here: statement and proof are in the README of this folder, Section 8.
+    with $k_\\tau$ the number of samples of S2 on which the anchor has $y f_U \\le \\tau q$ (its
+    errors, at $\\tau = 0$), KL the divergence of the noise around W from that around U, and a
+    threshold c that the noise exceeds with a probability of at most $1 - p_c$. It assumes iid
+    samples and nothing else. Outputs that are zero or not a number are errors. New here: statement
+    and proof are in the README of this folder, Section 8.
 
     The mean over the noise of the linear part is exact; that over the rest is estimated with
     `draws` independent draws for each sample, and what that may be off by is paid for within
@@ -120,9 +122,11 @@ def anchored_bound(
     best = None
     for i, root in enumerate(roots):
         settings["key"] = jax.random.fold_in(settings["key"], i)
-        nets = [(w[0] / root[None], w[1]) for w in (weights, anchor)]
-        inputs = (x * root[None], y, x_first * root[None])
-        found = anchored_search(*inputs, *nets, shapes, metrics=len(roots), **settings)
+        root = root[None]
+        net, centre = ((w[0] / root, w[1]) for w in (weights, anchor))
+        found = anchored_search(
+            x * root, y, x_first * root, net, centre, shapes, metrics=len(roots), **settings
+        )
         best = found if best is None else _better(best, found, i)
     assert best is not None
     return best
@@ -141,8 +145,8 @@ def anchor_shapes(
     anchor: Weights, others: Sequence[Weights], *, powers: tuple[float, ...] = (1.0, 1.5)
 ) -> Float[Array, "powers width"]:
     """Shapes of the nonlinear noise: how far each unit of the anchor is from that of networks
-    trained alike on parts of S1, $r_k = \\max(\\text{rms}\\, \\|d_k\\|, \\text{mean}/5)^p$, $d_k$ the
-    displacement of $W_{2k} W_{1k}$.
+    trained alike on parts of S1, $r_k = \\max(\\text{rms}\\, \\|d_k\\|, \\text{mean}/5)^p$ with
+    the displacements $d_k$ of $W_{2k} W_{1k}$.
 
     **Arguments:**
 
@@ -166,7 +170,9 @@ def anchor_shapes(
     if any([w.shape for w in other] != shapes for other in others):
         raise ValueError(f"`others` must have the shapes of `anchor`, {shapes}.")
     if not isinstance(powers, tuple) or not powers:
-        raise ValueError(f"`powers` must be a tuple of at least one number, got {powers!r}.")
+        raise ValueError(
+            f"`powers` must be a tuple of at least one number, got {_validate.shown(powers)}."
+        )
     powers = tuple(_validate.scalar("powers", p, 0) for p in powers)
     # All networks over one unit: their differences count.
     scale = [jnp.max(jnp.abs(w)) for w in anchor]

@@ -26,8 +26,8 @@ class AnchoredGrid:
         threshold.
     - `bumps`: $\\beta$ of the correction of $E|z + \\sigma n| - |z|$; 0 is the constant one.
     - `tail`: $s'$, the level of the nonlinear noise in the second form of the threshold.
-    - `margins`: $\\tau$; where the anchor's margin is at most $\\tau q$ the anchor's term counts it,
-        in the same units.
+    - `margins`: $\\tau$, in the same units; the anchor errs where its margin is at most
+        $\\tau q$.
     - `shares`: of $\\delta$, for the anchor's errors, for PAC-Bayes and for Monte Carlo.
 
     **Raises:**
@@ -109,19 +109,18 @@ class AnchoredGrid:
         return math.fsum(math.log(count) for count in (*counts, 2, families, anchors))
 
 
-def log_pattern_cost(differences: int | float | np.ndarray, width: int) -> Float[np.ndarray, "..."]:
-    """What a pattern of signs that differs from the anchor's in j of `width` places costs:
+def log_pattern_cost(width: int) -> Float[np.ndarray, "..."]:
+    """What a pattern of signs that differs from the anchor's in j of `width` places costs, by j:
     $\\ln((j+1)(j+2)\\binom{\\text{width}}{j})$, as $\\sum_j \\frac1{(j+1)(j+2)} \\le 1$.
 
     **Arguments:**
 
-    - `differences`: j.
     - `width`: the number of units.
 
     **Returns:**
 
-    Nats.
+    Nats, `(width + 1,)`.
     """
     j = np.arange(width + 1)
     table = [math.lgamma(width + 1) - math.lgamma(i + 1) - math.lgamma(width - i + 1) for i in j]
-    return (np.log((j + 1.0) * (j + 2.0)) + np.maximum(table, 0.0))[differences]
+    return np.log((j + 1.0) * (j + 2.0)) + np.maximum(table, 0.0)

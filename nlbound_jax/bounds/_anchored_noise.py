@@ -142,7 +142,7 @@ def shift(
     draws: Float[Array, "n width"],
 ) -> Float[Array, " n"]:
     """$y \\sum_k s_k (|z_k + \\sigma_k n_k| - |z_k|)
-    - \\sum_{s_k = y} \\sigma_k \\kappa_\\beta(z_k/\\sigma_k + n_k)$, computed in the dtype of the draws.
+    - \\sum_{s_k = y} \\sigma_k \\kappa_\\beta(z_k/\\sigma_k + n_k)$, in the dtype of the draws.
     The sign of $z_k$ is absorbed by that of $n_k$, and nothing cancels."""
     dtype = draws.dtype
     ratio = (sample_bends / jnp.where(units > 0, units, 1.0)[None]).astype(dtype)
@@ -158,8 +158,8 @@ def shift(
 def disagreement(
     sample: Sample, noise: Noise, key: PRNGKeyArray, pairs: int
 ) -> tuple[_Scalar, _Scalar]:
-    """The mean over S2 and over 2 `pairs` draws of P([y f_U > tau q] [y h <= c q] | all noise but that
-    of the linear part), and that of the variance of such a term at its own sample. All draws of
+    """The mean over S2 and over 2 `pairs` draws of [y f_U > tau q] P(y h <= c q | all noise but
+    the linear part's), and that of the variance of such a term at its own sample. All draws of
     all samples are independent."""
     limits = threshold(
         noise.linear,

@@ -132,7 +132,8 @@ def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
         means = jax.lax.map(lambda a: at(*a), (limits, linear))
 
         def divergence(linear, kappa):
-            cell = Cell(linear, spread, *kappa, level[0], form[0], bump, shape, margins[0])
+            rest = (level[0], form[0], bump, shape, margins[0])
+            cell = Cell(linear, spread, kappa[0], kappa[1], *rest)
             return divergence_of(problem, cell, noise_of(problem, cell, grid.tail))
 
         costs = jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))(linear, kappas)
@@ -159,7 +160,8 @@ def _rank(problem, grid, key, confidence, delta):
     c, i, j, k, t = jnp.unravel_index(best, table.shape)
     linear, kappas, level, form, margins = axes
     shape, spread, bump = (g[c] for g in grids)
-    return Cell(linear[i], spread, *kappas[j].T, level[k], form[k], bump, shape, margins[t])
+    rest = (level[k], form[k], bump, shape, margins[t])
+    return Cell(linear[i], spread, kappas[j, 0], kappas[j, 1], *rest)
 
 
 def _anchor_term(sample: Sample, margin, delta):
@@ -168,6 +170,17 @@ def _anchor_term(sample: Sample, margin, delta):
     errors = count - jnp.sum(sample.anchor > margin)
     limit = binomial_limit(errors.astype(float), jnp.asarray(float(count)), delta)
     return errors / count, limit
+
+
+def _distance(problem: Problem, cell: Cell, tail: float, mean, confidence):
+    """The second term of the bound in a cell, behind what it is made of."""
+    noise = noise_of(problem, cell, tail)
+    divergence = divergence_of(problem, cell, noise)
+    exponent = (divergence + confidence) / len(problem.sample.y)
+    probability = jnp.exp(log_probability(cell.level, cell.form, noise.tail))
+    # The inverse of what is not a number would be the mean.
+    distance = jnp.where(jnp.isnan(exponent), jnp.inf, invert(mean, exponent))
+    return noise, divergence, exponent, probability, distance / probability
 
 
 def monte_carlo_cost(variance, mean_count, delta):
@@ -217,7 +230,7 @@ def anchored_search(
     count = len(sample.y)
     shares = jnp.asarray(grid.shares) * delta
     width = sample.bends.shape[1]
-    pattern = jnp.asarray(log_pattern_cost(np.arange(width + 1), width))[differences]
+    pattern = jnp.asarray(log_pattern_cost(width))[differences]
     log_cells = grid.log_cells(families, anchors) + pattern
     confidence = math.log(2 * math.sqrt(count)) + log_cells - jnp.log(shares[1])
     # Independent of each other: the last draws must not depend on what chose the cell.
@@ -225,18 +238,12 @@ def anchored_search(
     share = shares[0] / (anchors * len(grid.margins) * metrics)
     cells = _rank(problem, grid, ranking, confidence, share)
 
-    def bound(cell: Cell, mean):
-        noise = noise_of(problem, cell, grid.tail)
-        divergence = divergence_of(problem, cell, noise)
-        exponent = (divergence + confidence) / count
-        probability = jnp.exp(log_probability(cell.level, cell.form, noise.tail))
-        # The inverse of what is not a number would be the mean.
-        distance = jnp.where(jnp.isnan(exponent), jnp.inf, invert(mean, exponent))
-        return noise, divergence, exponent, probability, distance / probability
-
     def closer(cell):
         mean, _ = disagreement(sample, noise_of(problem, cell, grid.tail), second, 1)
-        return bound(cell, mean)[-1] + _anchor_term(sample, cell.margin, share)[1]
+        return (
+            _distance(problem, cell, grid.tail, mean, confidence)[-1]
+            + _anchor_term(sample, cell.margin, share)[1]
+        )
 
     values = jax.lax.map(closer, cells)
     best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
@@ -244,7 +251,9 @@ def anchored_search(
     mean, variance = disagreement(sample, noise_of(problem, cell, grid.tail), last, pairs)
     cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / (metrics * anchors))
     cost = jnp.where(problem.nonlinear > 0, cost, 0.0)  # without it nothing is drawn
-    noise, divergence, exponent, probability, distance = bound(cell, jnp.minimum(mean + cost, 1.0))
+    raised = jnp.minimum(mean + cost, 1.0)
+    terms = _distance(problem, cell, grid.tail, raised, confidence)
+    noise, divergence, exponent, probability, distance = terms
     risk, anchor_bound = _anchor_term(sample, cell.margin, share)
     value = anchor_bound + distance
     failed = ~jnp.isfinite(value)

@@ -34,9 +34,9 @@ def binomial_limit(
 
 
 def binomial_upper(k: Numeric, n: Numeric, delta: Numeric) -> Float[Array, "..."]:
-    """$\\text{Bin}^{-1}(k; n, \\delta) = \\sup\\{p: P(\\text{Bin}(n, p) \\le k) > \\delta\\}$: if k of n
-    independent samples are errors, the risk is at most this with probability $1 - \\delta$; no
-    limit that is a function of k is smaller (Clopper and Pearson 1934).
+    """$\\text{Bin}^{-1}(k; n, \\delta)
+    = \\sup\\{p: P(\\text{Bin}(n, p) \\le k) > \\delta\\}$: if k of n independent samples are
+    errors, the risk is at most this with probability $1 - \\delta$ (Clopper and Pearson 1934).
 
     **Arguments:**
 

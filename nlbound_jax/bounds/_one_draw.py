@@ -36,7 +36,7 @@ class OneDrawBound(eqx.Module):
     - `anchor_risk`: that of the anchor; `anchor_bound`: what S2 says of it.
     - `gap`: `empirical - anchor_risk`; `gap_square`: the mean of the squared differences.
     - `information`: $I_j$ of the drawn noise.
-    - `exponent`: $(\\max(I_j, 0) + \\ln(2\\sqrt n K/\\delta))/n$ of the kl form.
+    - `exponent`: $(\\max(I_j, 0) + \\ln(2\\sqrt n K/\\delta_0))/n$ of the kl form.
     - `eta`: of the excess form; `gap_cost`: $\\eta\\theta(\\eta)$ times `gap_square`;
         `information_cost`: $(I_j + \\ln(K/\\delta_2))/(\\eta n)$.
     - `scale`: the factor of the noise scales, and `cell` its place among `factors`.
@@ -81,20 +81,23 @@ def one_draw_bound(
     """The disintegrated PAC-Bayes bound with a data-dependent centre (Rivasplata et al. 2020,
     Theorem 1; Viallard et al. 2024), for parameters of any kind and any predictor. S1 determines
     the anchor's parameters $\\theta_U$ and the noise scales; $\\theta_W$ is trained in any way on
-    all the data. The network that is certified is $\\theta' = \\theta_W + \\lambda_j \\Sigma^{1/2} z$
-    with one standard normal z. With probability $1 - \\delta$ over S2 (n samples) and z, for all
-    factors $\\lambda_j$ at once, with $\\Delta_j = (\\theta_W - \\theta_U)/\\lambda_j \\Sigma^{1/2}$
-    and $I_j = \\frac12 \\|\\Delta_j\\|^2 + \\Delta_j \\cdot z$,
+    all the data. The network that is certified is
+    $\\theta' = \\theta_W + \\lambda_j \\Sigma^{1/2} z$ with one standard normal z. With probability
+    $1 - \\delta$ over S2 (n samples) and z, for all factors $\\lambda_j$ at once, with
+    $\\Delta_j = (\\lambda_j \\Sigma^{1/2})^{-1} (\\theta_W - \\theta_U)$ and
+    $I_j = \\frac12 \\|\\Delta_j\\|^2 + \\Delta_j \\cdot z$,
 
-    (kl) $P \\le \\text{kl}^{-1}(\\text{mean of } e', (\\max(I_j, 0) + \\ln(2 \\sqrt n K/\\delta))/n)$,
+    (kl) $P \\le \\text{kl}^{-1}\\big(\\overline{e'},
+    (\\max(I_j, 0) + \\ln(2 \\sqrt n K/\\delta_0))/n\\big)$,
 
-    (excess) $P \\le \\text{kl}^{-1}(\\text{mean of } e_U, \\ln(n_U/\\delta_1)/n) + \\overline X + \\eta
-    \\theta(\\eta) \\overline{X^2} + (I_j + \\ln(K/\\delta_2))/(\\eta n)$,
+    (excess) $P \\le \\text{Bin}^{-1}(n \\overline{e_U}; n, \\delta_1/n_U) + \\overline X
+    + \\eta \\theta(\\eta) \\overline{X^2} + (I_j + \\ln(K'/\\delta_2))/(\\eta n)$,
 
-    $X = e' - e_U$, $\\theta(\\eta) = (-\\ln(1 - \\eta) - \\eta)/\\eta^2$. P is the mean of the error
-    $e' \\in [0, 1]$ of $\\theta'$. Both forms are paid for, and the best is given. If all errors of
-    the anchor are 0 or 1, $\\text{Bin}^{-1}$ stands for the first term. Proof: README of this
-    folder, Section 8.
+    $X = e' - e_U$, $\\theta(\\eta) = (-\\ln(1 - \\eta) - \\eta)/\\eta^2$,
+    $\\delta_0 + \\delta_1 + \\delta_2 = \\delta$; a bar is the mean over S2, P that of the error
+    $e' \\in [0, 1]$ of $\\theta'$ over the distribution. Both forms are paid for, and the best is
+    given. Where an error of the anchor is neither 0 nor 1, Chernoff's bound stands for
+    $\\text{Bin}^{-1}$. Proof: README of this folder, Section 8.
 
     z comes from `key` and must not depend on the sample nor on what trained the networks: take a
     key that nothing else has used. (A fixed number is folded into it, so that even the key of the
@@ -134,7 +137,9 @@ def one_draw_bound(
     if factors.ndim != 1 or not factors.shape[0]:
         raise ValueError(f"`factors` must have shape (factors,), got {factors.shape}.")
     if not isinstance(etas, tuple) or not etas:
-        raise ValueError(f"`etas` must be a tuple of at least one number, got {etas!r}.")
+        raise ValueError(
+            f"`etas` must be a tuple of at least one number, got {_validate.shown(etas)}."
+        )
     for eta in etas:
         _validate.scalar("etas", eta, 0, 1, open_low=True, open_high=True)
     anchors = _validate.integer("anchors", anchors, 1)
