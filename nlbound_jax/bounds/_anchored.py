@@ -160,8 +160,9 @@ def anchor_shapes(
 
     **Raises:**
 
-    `ValueError` naming the argument.
+    `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
+    _validate.needs_x64("anchor_shapes")
     anchor = two_layers("anchor", anchor)
     if not isinstance(others, Sequence) or not others:
         raise ValueError("`others` must be a sequence of at least one network, got none.")
