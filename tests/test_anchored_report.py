@@ -159,7 +159,7 @@ def test_a_task_that_dropped_directions_has_no_anchor():
         report(task, SMALL, bounds=[ladder.AnchoredBound()])
 
 
-def test_certify_takes_an_anchor(anchor):
+def test_certify_takes_an_anchor(anchor, no_type_checks):
     """Nets of other trainings, as `certify` takes them; what it certifies is the network itself."""
     net = networks.LeakyMLP(
         tuple(jnp.asarray(w) for w in anchor.on_raw(anchor.trained).weights),
