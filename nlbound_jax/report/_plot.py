@@ -50,7 +50,7 @@ def plot(report: Report) -> Figure:
         axis.axhline(0.5, ls=":", color=COLOURS["guess"], label="random guess")
         axis.set_xlabel("t (gradient-flow time)")
         axis.set_ylim(0, 1.05)
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="x-small", ncols=2, loc="upper left")
     left.set_ylabel("risk (fraction misclassified)")
     settings = report.settings
     figure.suptitle(
