@@ -300,6 +300,9 @@ EXEMPT = {
         *(
             "report.bound_key",
             "report.check_start",
+            "report.declared_split",
+            "report.train_anchor",
+            "ladder.anchor_of",
             "ladder.follow",
             "ladder.risks",
             "ladder.errors",

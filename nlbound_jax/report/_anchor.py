@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import ladder, tasks
+from .. import _validate, ladder, tasks
 from ..networks import LeakyMLP, initialize
 from ..tasks import AnchorSplit, Task
 from ._settings import Settings
@@ -32,6 +32,7 @@ def declared_split(task: Task, settings: Settings) -> AnchorSplit:
 
     `ValueError` naming the argument: if `anchor_fraction` is 0, and as [`split`][].
     """
+    settings = _validate.instance("settings", settings, Settings)
     if not settings.anchor_fraction:
         raise ValueError("`anchor_fraction` must be positive for a split, got 0.")
     key = jax.random.key(settings.split_seed)

@@ -224,6 +224,8 @@ def chosen_bounds(bounds: Sequence[AbstractBound] | None, task: Task, settings: 
     """The bounds of a report: those that were asked for, else the paper's and ours as far as the
     data has what they need, with the numbers of the settings."""
     wanted = ladder.default_bounds() if bounds is None else bounds
+    if not isinstance(wanted, Sequence):
+        wanted = ()  # refused below
     split, lacking = None, {"held_out": "it needs test inputs, and a norm that no input exceeds"}
     lacking["one_hidden_layer"] = f"it needs depth 2, not {settings.depth}"
     if any("anchor" in getattr(bound, "needs", ()) for bound in wanted):
