@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ._anchored import AnchoredBound, AnchoredOneDraw, AnchorTestBound
 from ._bound import AbstractBound
 from ._classical import (
     VC,
@@ -28,9 +27,6 @@ OURS = (
     SplitWhollyAPriori(),
     SplitAPosteriori(),
     SplitNoPlugIn(),
-    AnchoredBound(),
-    AnchoredOneDraw(),
-    AnchorTestBound(),
 )
 CLASSICAL = (
     VC(),

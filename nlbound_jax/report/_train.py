@@ -254,7 +254,6 @@ def train(
     settings: Settings,
     *,
     envelope: bool = True,
-    anchor: ladder.Anchor | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
 ) -> ladder.Run:
     """A trained network and what its bounds need along the way: what a report is made of.
@@ -267,7 +266,6 @@ def train(
     **Other arguments:**
 
     - `envelope`: whether to integrate the envelope as well.
-    - `anchor`: out of [`train_anchor`][], for the anchored bounds; none by default.
     - `progress_meter`: a Diffrax progress meter; none by default.
 
     **Returns:**
@@ -295,5 +293,4 @@ def train(
             cells=settings.cells,
             envelope=envelope,
             key=bound_key(settings),
-            anchor=anchor,
         )

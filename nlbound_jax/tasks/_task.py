@@ -113,9 +113,6 @@ class Task(eqx.Module):
     - `held_out`: the test inputs before whitening, over `transform.scale`, `(n features)`,
         float32, or `None`: inputs that do not depend on the training set.
     - `name`: what the data is, in words.
-    - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest were cut.
-    - `dropped`: the root of the largest eigenvalue that was not kept, over that of the largest; of
-        the size of a rounding where the training set lies in the span that was kept.
     """
 
     x: Float[np.ndarray, "m d"]
@@ -129,8 +126,6 @@ class Task(eqx.Module):
     norm_bound: float | None
     name: str
     held_out: Float[np.ndarray, "n features"] | None = None
-    cut: float = 1e-12
-    dropped: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -207,9 +202,8 @@ def pool_channels(
 
 def whiten(
     x: Float[np.ndarray, "m features"], cut: float, components: int | None
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "features d"], float]:
-    """Spectrum of $\\Sigma_X$ (descending, cut), the matrix $M$ with $\\tilde x = M^\\top x$, and
-    the root of what was dropped over that of the largest.
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "features d"]]:
+    """Spectrum of $\\Sigma_X$ (descending, cut) and the matrix $M$ with $\\tilde x = M^\\top x$.
 
     The singular values come from the triangular factor of `x`, not from the Gram matrix, whose
     small eigenvalues would be right to a relative 1e-16 / cut only.
@@ -228,8 +222,7 @@ def whiten(
     # Fix the signs, so that the coordinates do not depend on the LAPACK build.
     largest = np.argmax(np.abs(matrix), axis=0)
     matrix = matrix * np.sign(matrix[largest, np.arange(rank)])
-    dropped = math.sqrt(spectrum[rank] / spectrum[0]) if rank < len(spectrum) else 0.0
-    return spectrum[:rank], matrix, dropped
+    return spectrum[:rank], matrix
 
 
 def _warn_of_scales(triangular: Float[np.ndarray, "k features"], rank: int, cut: float) -> None:
@@ -297,9 +290,9 @@ def build(
     cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
     columns = column_sizes(x / scale) if by_columns else None
     if columns is None:
-        spectrum, matrix, dropped = whiten(x / scale, cut, components)
+        spectrum, matrix = whiten(x / scale, cut, components)
     else:
-        spectrum, matrix, dropped = whiten(x / scale / columns, cut, components)
+        spectrum, matrix = whiten(x / scale / columns, cut, components)
         matrix = matrix / columns[:, None]
     whitened = (x / scale) @ matrix
     target = y @ whitened / len(y)
@@ -315,6 +308,4 @@ def build(
         norm_bound=norm_bound,
         name=name,
         held_out=None if x_test is None else _single(x_test / scale),
-        cut=cut,
-        dropped=dropped,
     )
