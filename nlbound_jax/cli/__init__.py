@@ -1,14 +1,3 @@
 """The `nlbound` command, one module a subcommand."""
 
-import sys
-
-
-def main() -> None:
-    """Run the `nlbound` command."""
-    try:
-        # Imported here: an interrupt may come as early as this.
-        from ._app import main as run
-    except KeyboardInterrupt:
-        print("nlbound: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    run()
+from ._main import main as main
