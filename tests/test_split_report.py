@@ -117,7 +117,7 @@ def test_seeds_give_a_spread():
     assert found["split-a-posteriori"]["values"] == values
     assert found["split-a-posteriori"]["min"] == min(values) != max(values)
     assert set(found) == {*made[0].names(), "test_risk"}
-    with pytest.raises(ValueError, match="`--seeds` must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_seeds` must be an integer of at least 1, got 0"):
         report_seeds(TASK, SMALL, 0)
 
 
