@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import EqualSteps, small_task
+from helpers import TIMEOUT, EqualSteps, small_task
 
 from nlbound_jax import networks
 from nlbound_jax._results import RESULTS
@@ -22,7 +22,6 @@ from nlbound_jax.dynamics import ProgressBar, _pieces, gradient_descent, gradien
 
 # Two compilations of the same steps.
 CLOSE = {"rtol": 1e-9, "atol": 1e-14} if jax.config.jax_enable_x64 else {"rtol": 2e-4, "atol": 1e-8}
-TIMEOUT = 1200
 
 
 @pytest.fixture(scope="module")
