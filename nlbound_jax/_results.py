@@ -1,5 +1,6 @@
 """Why a result is what it is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -21,15 +22,17 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     overflow = "The bound exceeds the largest double: it says nothing."
 
 
+def _over_axes(one: Callable[..., RESULTS], count: int) -> Callable[..., RESULTS]:
+    """A function of numbers as one of arrays of `count` axes: a result has none of its own."""
+    for _ in range(count):
+        one = jax.vmap(one)
+    return one
+
+
 def where(flag: Bool[Array, "*shape"], if_true: Any, if_false: Any) -> RESULTS:
     """`RESULTS.where` for an array of flags: the outcome has the shape of `flag`."""
 
-    def choose(one):
-        return RESULTS.where(one, if_true, if_false)
-
-    for _ in range(flag.ndim):
-        choose = jax.vmap(choose)
-    return choose(flag)
+    return _over_axes(lambda one: RESULTS.where(one, if_true, if_false), flag.ndim)(flag)
 
 
 def explained(result: RESULTS, value: Float[Array, "*shape"]) -> RESULTS:
@@ -40,9 +43,7 @@ def explained(result: RESULTS, value: Float[Array, "*shape"]) -> RESULTS:
         silent = (result == RESULTS.successful) & ~jnp.isfinite(value)
         return RESULTS.where(silent, RESULTS.overflow, result)
 
-    for _ in range(value.ndim):
-        one = jax.vmap(one)
-    return one(result, value)
+    return _over_axes(one, value.ndim)(result, value)
 
 
 # How a cell of a grid of bounds may end; the place of one is its number in an array.

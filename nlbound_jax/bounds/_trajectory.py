@@ -15,9 +15,8 @@ from ._kl import invert
 
 _Values = Float[Array, "..."]
 Method = Literal["counting", "kl"]
-
-
-LEAST_GAMMA = 1e-280
+# Beside a smaller margin a Q of which parts are below the doubles would still count.
+_LEAST_GAMMA = 1e-280
 
 
 class TrajectoryBound(eqx.Module):
@@ -79,8 +78,7 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     depth = norms.shape[-1]
     bend = -jnp.expm1((depth - 1) * jnp.log1p(-numbers["epsilon"] / 2))
     factor = 2.0 if kappa == 1 else 2.0 * bend
-    # Beside a margin that small a Q of which parts are below the doubles would still count.
-    known = ~blown & (numbers["gamma"] > LEAST_GAMMA)
+    known = ~blown & (numbers["gamma"] > _LEAST_GAMMA)
     deviation = factor * jnp.where(known, reach, 0.0) / jnp.where(known, numbers["gamma"], 1.0)
     deviation = jnp.where(known, deviation, jnp.inf)
     size = log_class_size(kappa, numbers["dim"], numbers["precision_bits"])

@@ -20,8 +20,9 @@ called: dict[str, str] = {}
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Print one line on stderr and exit, with status 2 if it is about the user's input."""
-    typer.echo(f"nlbound: {message}", err=True)
+    """Print one line on stderr and exit, with status 2 if it is about the user's input. Arguments
+    are called what the command's user wrote."""
+    typer.echo(f"nlbound: {renamed(message, called)}", err=True)
     raise typer.Exit(status)
 
 
@@ -30,17 +31,17 @@ def one_line_errors() -> Iterator[None]:
     """Turn a `ValueError` about the user's input, or the lack of an optional extra, into one line
     and exit status 2. A file that could not be written or a computation that failed
     (`RuntimeError`) is one line and status 1; what JAX raises of that kind is an error of the
-    program and keeps its traceback. Arguments are called what the command's user wrote."""
+    program and keeps its traceback."""
     try:
         yield
     except CannotWrite as error:
-        fail(renamed(str(error), called), 1)
+        fail(str(error), 1)
     except (ImportError, ValueError) as error:
-        fail(renamed(str(error), called))
+        fail(str(error))
     except RuntimeError as error:
         if type(error) is not RuntimeError or received:
             raise
-        fail(renamed(str(error), called), 1)
+        fail(str(error), status=1)
 
 
 @contextlib.contextmanager

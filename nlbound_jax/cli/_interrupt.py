@@ -17,7 +17,6 @@ from ._errors import fail, received
 # How long a command that was interrupted may take to end by itself, in seconds. Python hears of
 # a signal when XLA returns, which a long program may not do for minutes.
 GRACE = 1.5
-_subcommand: list[str] = []
 
 
 class Group(TyperGroup):
@@ -32,23 +31,21 @@ class Group(TyperGroup):
             if not received and not isinstance(error, KeyboardInterrupt):
                 raise
             number = received[0] if received else signal.SIGINT
-            _subcommand[:] = [ctx.invoked_subcommand or ""]
             if sys.stderr.isatty():
                 typer.echo(err=True)  # below a bar that was cut short, and the terminal's ^C
             # Where training was, for one.
             notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-            fail(_line(number) + notes, 128 + number)
+            fail(_line(number, ctx.invoked_subcommand) + notes, 128 + number)
 
 
-def _line(number: int) -> str:
+def _line(number: int, subcommand: str | None) -> str:
     word = "interrupted" if number == signal.SIGINT else "terminated"
     hint = "; what is done is kept, call again to go on"
-    return word + (hint if _subcommand == ["sweep"] else "")
+    return word + (hint if subcommand == "sweep" else "")
 
 
 def run(app: Callable[[], object]) -> None:
     """Run the command in this process, with SIGTERM an interrupt like SIGINT."""
-    _subcommand[:] = sys.argv[1:2]
     handled: list[int] = [
         number
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -98,7 +95,8 @@ def _watch(handled: list[int]) -> None:
         time.sleep(GRACE)
         # What is written is written whole or not at all, whenever a process ends.
         below = "\n" if sys.stderr.isatty() else ""
-        os.write(2, f"{below}nlbound: {_line(number)}\n".encode())
+        line = _line(number, sys.argv[1] if len(sys.argv) > 1 else None)
+        os.write(2, f"{below}nlbound: {line}\n".encode())
         os._exit(128 + number)
 
     threading.Thread(target=end, daemon=True, name="nlbound-interrupt").start()

@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 import diffrax
 import jax.numpy as jnp
@@ -12,46 +11,10 @@ import jax.numpy as jnp
 INTERVAL = 0.1
 
 
-class ProgressBar(diffrax.AbstractProgressMeter):
+class ProgressBar(diffrax.TqdmProgressMeter):
     """A progress meter that says what is known: the time that training has come to, the steps it
     took and their rate. It estimates no end, since steps change their length, and stays where the
     training stopped. Where JAX traces the training it is Diffrax's `TqdmProgressMeter`."""
-
-    def init(self) -> Any:
-        """Where JAX traces: as Diffrax's.
-
-        **Returns:**
-
-        Its state.
-        """
-        return diffrax.TqdmProgressMeter().init()
-
-    def step(self, state: Any, progress: Any) -> Any:
-        """Where JAX traces: as Diffrax's.
-
-        **Arguments:**
-
-        - `state`: the state before.
-        - `progress`: how far the training is, in [0, 1].
-
-        **Returns:**
-
-        The state now.
-        """
-        return diffrax.TqdmProgressMeter().step(state, progress)
-
-    def close(self, state: Any) -> None:
-        """Where JAX traces: as Diffrax's.
-
-        **Arguments:**
-
-        - `state`: the last one.
-
-        **Returns:**
-
-        Nothing.
-        """
-        diffrax.TqdmProgressMeter().close(state)
 
 
 class Meter:

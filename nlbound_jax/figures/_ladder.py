@@ -47,7 +47,7 @@ def ladder(
     epsilons = _validate.numbers("epsilons", epsilons, low=0, high=1)
     if not epsilons:
         raise ValueError("`epsilons` must have at least one number, got none.")
-    runs = [dataclasses.replace(settings, epsilon=float(e)) for e in epsilons]
+    runs = [dataclasses.replace(settings, epsilon=e) for e in epsilons]
     columns, ends, names = [], [], []
     for run in runs:
         if progress is not None:
