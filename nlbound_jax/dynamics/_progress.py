@@ -14,7 +14,12 @@ INTERVAL = 0.1
 class ProgressBar(diffrax.TqdmProgressMeter):
     """A progress meter that says what is known: the time that training has come to, the steps it
     took and their rate. It estimates no end, since steps change their length, and stays where the
-    training stopped. Where JAX traces the training it is Diffrax's `TqdmProgressMeter`."""
+    training stopped. Where JAX traces the training it is Diffrax's `TqdmProgressMeter`.
+
+    **Attributes:**
+
+    - `refresh_steps`: of Diffrax's, after how many steps it is drawn anew.
+    """
 
 
 class Meter:
