@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_close, numpy_network, small_task
 from typer.testing import CliRunner
 
-from nlbound_jax import Settings, bounds, certify, figures, networks, report, tasks
+from nlbound_jax import Settings, bounds, certify, figures, ladder, networks, report, tasks
 from nlbound_jax.cli._app import app
 from nlbound_jax.report import report_seeds, spread
 
@@ -93,6 +93,34 @@ def test_without_a_norm_bound_or_test_data_there_is_no_version_without_the_plug_
     made = report(alone, SMALL)
     assert made.names()[-1] == "split-a-posteriori"
     assert made.task["held_out_trace"] is None
+
+
+def test_where_whitening_dropped_a_direction_nothing_bounds_the_moments():
+    """Projections that the sample chose are shorter than a new input: second moment I/20."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(6000, 20))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    y = np.where(x[:, 0] > 0, 1.0, -1.0)
+    data = (x[:4000], y[:4000], x[4000:], y[4000:])
+    full = tasks.from_arrays(*data, norm_bound=1.0)
+    with jax.enable_x64(True):
+        held_out = ladder.samples_of(full, float, 0.01).held_out
+    # a = 0: E |x|^2 in these coordinates is the sum of 1/(20 e_i), whatever the basis.
+    truth = np.sum(1 / (20 * np.asarray(held_out.scales)), axis=1)
+    assert np.all(np.asarray(held_out.roots) ** 2 >= truth)
+    for less in ({"components": 5}, {"cut": 0.99}):
+        cut = tasks.from_arrays(*data, norm_bound=1.0, **less)
+        raw = cut.transform.inverse(cut.x) * cut.transform.scale
+        assert np.mean(np.sum(raw**2, axis=1)) < 0.95  # of 1: what would be taken for the truth
+        assert not ladder.has_held_out(cut)
+        assert ladder.known_of(cut, along=False) == ()
+        with jax.enable_x64(True):
+            assert ladder.samples_of(cut, float, 0.01).held_out is None
+    net = networks.initialize(jax.random.key(0), 5, 4, 2, beta=0.1, epsilon=0.1)
+    cut = tasks.from_arrays(*data, norm_bound=1.0, components=5)
+    assert [row["bound"] for row in certify(net, cut).rows] == ["split-a-posteriori"]
+    with pytest.raises(ValueError, match="needs held_out as well"):
+        certify(net, cut, bounds=[ladder.SplitNoPlugIn()])
 
 
 @pytest.mark.slow

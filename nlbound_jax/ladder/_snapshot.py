@@ -57,8 +57,10 @@ class Samples(eqx.Module):
 
 
 def has_held_out(task: Task) -> bool:
-    """Whether a task has what the bounds without a plug-in need: test inputs, and a bound on the
-    norm known beforehand.
+    """Whether a task has what the bounds without a plug-in need: test inputs, a bound on the norm
+    known beforehand, and a whitening that kept all of the training set. If `components` or `cut`
+    dropped a direction, the raw inputs cannot be had back: what is left is a projection that the
+    sample chose, and its second moment says nothing of a new input's.
 
     **Arguments:**
 
@@ -68,7 +70,8 @@ def has_held_out(task: Task) -> bool:
 
     A bool.
     """
-    return task.held_out is not None and task.norm_bound is not None
+    known = task.held_out is not None and task.norm_bound is not None
+    return known and task.keeps_all
 
 
 def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -> Samples:

@@ -93,8 +93,9 @@ def certify(
     **Returns:**
 
     A [`Certificate`][]: `"split-a-posteriori"`, which plugs in $\\Sigma_X$ for the distribution's
-    $\\Sigma$, and, if the task has test inputs and a norm bound known beforehand,
-    `"split-no-plug-in"`, which does not.
+    $\\Sigma$, and, if the task has test inputs and a norm bound known beforehand
+    and its whitening dropped no direction (`components`, `cut`), `"split-no-plug-in"`, which does
+    not.
 
     **Raises:**
 

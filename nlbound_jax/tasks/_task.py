@@ -11,6 +11,9 @@ from jaxtyping import Float, Shaped
 from .. import _validate
 from .._types import AnyArray, Data
 
+# What whitening dropped below this share of the largest singular value is rounding.
+ROUNDING = 1e-12
+
 
 class Transform(eqx.Module):
     """From raw inputs to whitened ones, with the statistics of the training set.
@@ -65,8 +68,8 @@ class Transform(eqx.Module):
         return (x / self.scale) @ self.matrix
 
     def inverse(self, x: Float[AnyArray, "*batch d"]) -> Float[np.ndarray, "*batch features"]:
-        """Back to raw inputs over `scale`: exact for a training input, and for any other the
-        part of it in the span of the training inputs.
+        """Back to raw inputs over `scale`: of any input the part in the span that whitening kept.
+        For a training input that is all of it, unless `components` or `cut` dropped a direction.
 
         **Arguments:**
 
@@ -112,6 +115,9 @@ class Task(eqx.Module):
     - `norm_bound`: R with $\\|x\\| \\le R$ for every input, known beforehand, or `None`.
     - `held_out`: the test inputs before whitening, over `transform.scale`, `(n features)`,
         float32, or `None`: inputs that do not depend on the training set.
+    - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest were cut.
+    - `dropped`: the root of the largest eigenvalue that was not kept, over that of the largest; of
+        the size of a rounding where the training set lies in the span that was kept.
     - `name`: what the data is, in words.
     """
 
@@ -126,6 +132,14 @@ class Task(eqx.Module):
     norm_bound: float | None
     name: str
     held_out: Float[np.ndarray, "n features"] | None = None
+    cut: float = 1e-12
+    dropped: float = 0.0
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the training set lies, up to rounding, in the span that whitening kept, so that
+        its raw inputs can be had back."""
+        return self.dropped <= ROUNDING
 
     @property
     def rank(self) -> int:
@@ -202,8 +216,9 @@ def pool_channels(
 
 def whiten(
     x: Float[np.ndarray, "m features"], cut: float, components: int | None
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "features d"]]:
-    """Spectrum of $\\Sigma_X$ (descending, cut) and the matrix $M$ with $\\tilde x = M^\\top x$.
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "features d"], float]:
+    """Spectrum of $\\Sigma_X$ (descending, cut), the matrix $M$ with $\\tilde x = M^\\top x$, and
+    the root of what was dropped over that of the largest.
 
     The singular values come from the triangular factor of `x`, not from the Gram matrix, whose
     small eigenvalues would be right to a relative 1e-16 / cut only.
@@ -222,7 +237,8 @@ def whiten(
     # Fix the signs, so that the coordinates do not depend on the LAPACK build.
     largest = np.argmax(np.abs(matrix), axis=0)
     matrix = matrix * np.sign(matrix[largest, np.arange(rank)])
-    return spectrum[:rank], matrix
+    dropped = math.sqrt(spectrum[rank] / spectrum[0]) if rank < len(spectrum) else 0.0
+    return spectrum[:rank], matrix, dropped
 
 
 def _warn_of_scales(triangular: Float[np.ndarray, "k features"], rank: int, cut: float) -> None:
@@ -290,9 +306,9 @@ def build(
     cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
     columns = column_sizes(x / scale) if by_columns else None
     if columns is None:
-        spectrum, matrix = whiten(x / scale, cut, components)
+        spectrum, matrix, dropped = whiten(x / scale, cut, components)
     else:
-        spectrum, matrix = whiten(x / scale / columns, cut, components)
+        spectrum, matrix, dropped = whiten(x / scale / columns, cut, components)
         matrix = matrix / columns[:, None]
     whitened = (x / scale) @ matrix
     target = y @ whitened / len(y)
@@ -308,4 +324,6 @@ def build(
         norm_bound=norm_bound,
         name=name,
         held_out=None if x_test is None else _single(x_test / scale),
+        cut=cut,
+        dropped=dropped,
     )
