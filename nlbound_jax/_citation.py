@@ -42,6 +42,12 @@ _MODULES = {
     "nlbound_jax.dynamics._descent": _DESCENT,
     "nlbound_jax.dynamics._learning_time": (),
     "nlbound_jax.dynamics._reference": (*_FLOW, "clarke1990optimization"),
+    "nlbound_jax.bounds._anchored": ("maurer2004note", "clopper1934use", "borell1975brunn"),
+    "nlbound_jax.bounds._binomial": ("clopper1934use",),
+    "nlbound_jax.bounds._one_draw": (
+        *("rivasplata2020pac", "viallard2024general", "mhammedi2019pac"),
+        *("maurer2004note", "clopper1934use"),
+    ),
     "nlbound_jax.bounds._certified": (*_HOEFFDING, "johansson2017arb"),
     "nlbound_jax.bounds._gamma": ("dlmf",),
     "nlbound_jax.bounds._kl": _KL,

@@ -54,6 +54,13 @@ def write_png(path: Path, figure: Figure, dpi: int = 120) -> None:
     write_bytes(path, picture.getvalue())
 
 
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as an `.npz` file."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # pyright: ignore
+    write_bytes(path, content.getvalue())
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON can hold it; numbers that are not finite become null."""
     if isinstance(value, (np.ndarray, jax.Array)):

@@ -83,6 +83,9 @@ class Settings:
     - `num_times`: the number of times at which the bounds are evaluated, equally spaced up to
         the end of training.
     - `max_steps`: the largest number of solver steps.
+    - `anchor_fraction`: the share of the sample that determines the anchor of the anchored bounds;
+        0 for none.
+    - `split_seed`: of the split into that part and the rest.
     - `rtol`: the relative tolerance of the flow. Near ReLU samples cross kinks all the time and
         every crossing costs steps: 1e-3 gets far there, at the third digit of the weights.
 
@@ -142,6 +145,18 @@ class Settings:
     )
     num_times: int = field(40, low=1, kind="fixed")
     max_steps: int = field(4096, low=1, unit="solver steps", help="Largest number of solver steps.")
+    anchor_fraction: float = field(
+        0.5,
+        low=0,
+        high=1,
+        open_high=True,
+        unit="share of the sample",
+        kind="fixed",
+        help="Share of the sample that determines the anchor; 0 for none.",
+    )
+    split_seed: int = field(
+        0, low=0, high=2**32 - 1, kind="fixed", help="Seed of the split that the anchor has."
+    )
     rtol: float = field(
         1e-4,
         **_FRACTION,

@@ -271,6 +271,16 @@ def number(
     return array
 
 
+def key(name: str, value: Any) -> Any:
+    """`value` if it is one JAX random key."""
+    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    # The older form, two unsigned integers.
+    raw = getattr(value, "dtype", None) == jnp.uint32 and getattr(value, "shape", ()) == (2,)
+    if not raw and not (typed and value.shape == ()):
+        raise ValueError(f"`{name}` must be one JAX random key, got {shown(value)}.")
+    return value
+
+
 def finite(name: str, arrays: Sequence[Any]) -> None:
     """Raise if a concrete array of `arrays` has an entry that is not finite."""
     for array in arrays:

@@ -48,6 +48,18 @@ WEIGHTS = NET.weights
 SPLIT = {"margins": M, "input_norms": np.ones(24), "epsilon": 0.1, "depth": 2, "dim": 3}
 SPLIT |= {"linear_norm": 0.5, "paths": np.array([0.5]), "delta": 0.01, "deviation": 0.0}
 SPLIT |= {"gammas": np.array([0.1, 0.2]), "roots": np.array([1.7]), "noise_root": 1.7}
+ANCHORED = {"x": np.outer(M, [1.0, -0.5, 2.0]), "y": L, "weights": WEIGHTS, "anchor": WEIGHTS}
+ANCHORED |= {"x_first": np.outer(M, [0.5, 1.0, 1.0]), "epsilon": 0.1, "key": jax.random.key(1)}
+ANCHORED |= {"delta": 0.01, "shapes": np.ones((1, WEIGHTS[0].shape[0])), "anchors": 1, "draws": 2}
+ANCHORED |= {"metrics": np.ones((1, 3)), "grid": bounds.AnchoredGrid(levels=(1.0,), bumps=(0.0,))}
+ONE_DRAW = {"parameters": WEIGHTS, "anchor": WEIGHTS, "errors": lambda w: np.zeros(9)}
+ONE_DRAW |= {
+    "scales": 0.1,
+    "key": jax.random.key(1),
+    "delta": 0.01,
+    "factors": np.array([0.1, 1.0]),
+}
+ONE_DRAW |= {"etas": (0.1,), "anchors": 1}
 START = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1, "kind": "default"}
 FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
 
@@ -61,6 +73,7 @@ CALLS = {
         "cut": 1e-9,
         "scale": "columns",
     },
+    "tasks.split": {"task": TASK, "key": jax.random.key(1), "fraction": 0.5, "ridge": 1e-6},
     "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
     "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
     "networks.linear_proxy": {"linear": LINEAR},
@@ -83,7 +96,13 @@ CALLS = {
         **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
         "grid": bounds.SplitGrid(),
     },
+    "bounds.linear_sizes": {
+        **{"weights": WEIGHTS, "epsilon": 0.1, "spectrum": TASK.spectrum},
+        "grid": bounds.SplitGrid(),
+    },
     "bounds.layer_factors": {"epsilon": 0.1, "depth": 3},
+    "bounds.split_penalty": {"weights": WEIGHTS, "epsilon": 0.1, "num_samples": 60000},
+    "bounds.symmetrization_factor": {"num_samples": 60000},
     "bounds.optimistic_bound": {
         **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},
         "gamma": 0.1,
@@ -106,6 +125,10 @@ FLOAT64 = {
         **{"distances": np.array([0.01, 0.01]), **DEVIATION, "method": "counting"},
     },
     "bounds.split_bound": SPLIT,
+    "bounds.anchored_bound": ANCHORED,
+    "bounds.one_draw_bound": ONE_DRAW,
+    "bounds.anchor_shapes": {"anchor": WEIGHTS, "others": [WEIGHTS], "powers": (1.0,)},
+    "bounds.binomial_upper": {"k": 3.0, "n": 10.0, "delta": 0.01},
     "bounds.held_out_whitening": {"inputs": X, "held_out": X, "norm_bound": 10.0},
     "dynamics.reference_flow": {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
@@ -268,10 +291,12 @@ EXEMPT = {
         *("dynamics.run_on_mesh", "dynamics.default_controller", "dynamics.pi_controller"),
         *("dynamics.solve_flow", "dynamics.negative_gradient", "dynamics.envelope_slopes"),
         *("dynamics.envelope_terms", "bounds.output_distance", "bounds.split_gammas"),
+        *("bounds.anchored_search",),
     ),
     "is the check itself": ("networks.check_network", "ladder.checked_bounds"),
     "a part of `report`, which has checked the task and the settings": (
         *("report.train_network", "report.save_times", "report.bound_key", "report.check_start"),
+        *("report.declared_split", "report.train_anchor", "ladder.anchor_of"),
         *("ladder.follow", "ladder.risks", "ladder.errors", "ladder.start_of"),
         *("ladder.evaluate_run", "ladder.evaluate_along"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
@@ -289,6 +314,7 @@ EXEMPT = {
         *("tasks.mnist", "tasks.from_npz", "tasks.from_tfds"),
         *("figures.load_data", "figures.heatmap"),
         *("checks.assumption_5_1", "checks.conjecture_e_1", "bounds.SplitGrid", "report.Settings"),
+        *("bounds.AnchoredGrid",),
     ),
 }
 

@@ -17,6 +17,7 @@ from scipy import integrate, special
 from nlbound_jax._results import RESULTS
 from nlbound_jax.bounds import SplitGrid, _split_norms, split_bound, split_gammas
 from nlbound_jax.bounds._split_norms import linear_metric, linear_part, norms_nearby, path_norms
+from nlbound_jax.bounds._split_prior import linear_sizes
 
 pytestmark = pytest.mark.float64
 
@@ -27,6 +28,7 @@ _GRID = SplitGrid(
     pieces=7,
     thetas=(0.0, 0.2, 0.6),
     exponents=(0.0, 0.4),
+    priors=(0.0, 0.3, 1.0),
 )
 
 
@@ -37,7 +39,7 @@ def _double_precision():
 
 
 # The theorem once more. A problem is a dictionary: what `split_bound` takes, with the weights and
-# the spectrum in place of a metric.
+# the spectrum in place of a metric, and the spectrum for the priors in place of `linear_norm`.
 
 
 @functools.cache
@@ -61,12 +63,16 @@ def family_count(p):
     return len(all_metrics(p["grid"])) if "spectrum" in p else len(p["paths"])
 
 
+def all_priors(p):
+    return p["grid"].priors if "prior_spectrum" in p else (0.0,)
+
+
 def cell_count(p):
     n_noise, n_linear, n_path = (
         len(grid_values(p["grid"], n)) for n in ("noise", "linear", "path")
     )
     per_layer = (n_path * p["grid"].pieces) ** (p["depth"] - 1)
-    return n_noise * n_linear * per_layer * family_count(p)
+    return n_noise * n_linear * per_layer * family_count(p) * len(all_priors(p))
 
 
 @functools.cache
@@ -103,8 +109,59 @@ def metric_total(weights, epsilon, spectrum, theta, exponent, nu):
     return total
 
 
+def halving(m):
+    """S_m: the complexity of 2m points, at most that of m of classical symmetrization."""
+    return min(1.0, 1 / (math.sqrt(2) * (1 - 1 / math.sqrt(math.pi * m))))
+
+
+def divergence_from(p, exponent, gamma, noise):
+    """The divergence from one prior, in the smallest cell that holds the linear part; and its B
+    over gamma. All over gamma."""
+    dim, grid = p["dim"], p["grid"]
+    if exponent == 0:
+        linear = round_up(grid, "linear", p["linear_norm"] / gamma)
+        return dim * math.log(1 + linear / noise), linear
+    q = np.asarray(p["prior_spectrum"]) ** exponent
+    q = dim * q / sum(q)
+    l_squared = (plain_linear_part(p) / gamma) ** 2
+    sigma_squared = noise**2 / (dim + 2)
+    for linear in grid_values(grid, "linear"):
+        tau_squared = sigma_squared + linear**2 * q / dim
+        if sum(l_squared / tau_squared) <= sum(linear**2 * q / dim / tau_squared):
+            # Cross entropy at the border of the cell, where the quadratic form has mean d.
+            cross = sum(np.log(2 * math.pi * tau_squared)) / 2 + dim / 2
+            volume = math.pi ** (dim / 2) / math.gamma(dim / 2 + 1) * noise**dim
+            return cross - math.log(volume), linear
+    return math.inf, math.inf
+
+
+def plain_linear_part(p):
+    straight = p["weights"][-1]
+    for w in p["weights"][-2::-1]:
+        straight = straight @ w
+    return (1 - p["epsilon"] / 2) ** (p["depth"] - 1) * straight[0]
+
+
+def without_noise(smoothed, cost):
+    """The largest P <= 1 with P <= A + c sqrt(P), by bisection; A + c if that is above 1."""
+    if not smoothed + cost < 1:
+        return smoothed + cost
+    low, high = 0.0, 1.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle <= smoothed + cost * middle**0.5 else (low, middle)
+    return low
+
+
+def exact_value(risk, terms):
+    """The bound, of the risk with noise and `exact_terms`."""
+    names = ("nonlinear", "capacity", "deviation")
+    return without_noise(risk + sum(terms[n] for n in names), terms["wrong_side"])
+
+
 def exact_terms(p, gamma, noise, family):
-    """Every term but the train risk in one cell; `noise` is nu over gamma."""
+    """Every term but the train risk in one cell, and c in place of the cost of the noise; `noise`
+    is nu over gamma."""
     grid, epsilon, depth, dim, m = (p[n] for n in ("grid", "epsilon", "depth", "dim", "m"))
     root = math.sqrt(dim)
     if "spectrum" in p:
@@ -115,24 +172,20 @@ def exact_terms(p, gamma, noise, family):
         totals = p["paths"][family]
     if p.get("roots") is not None:
         root = p["roots"][family]
-    linear = round_up(grid, "linear", p["linear_norm"] / gamma)
+    divergence, linear = min(divergence_from(p, e, gamma, noise) for e in all_priors(p))
     both = [round_up(grid, "path", t / gamma) * (1 + 1 / grid.pieces) for t in totals]
-    g = 1 - epsilon / 2
+    g, rho = 1 - epsilon / 2, 1 + (math.sqrt(0.5) - 0.5) * epsilon
     d_term = sum(
-        epsilon
-        * root
-        / math.sqrt(m)
-        * g ** (depth - 1 - j)
-        * (1 + epsilon / 2) ** (j - 1)
-        * both[j - 1]
+        epsilon * root / math.sqrt(m) * g ** (depth - 1 - j) * rho ** (j - 1) * both[j - 1]
         for j in range(1, depth)
     )
-    divergence = dim * math.log(1 + linear / noise) + math.log(cell_count(p) / p["delta"])
+    d_term *= halving(m)
+    divergence += math.log(cell_count(p) / p["delta"])
     noise_root = math.sqrt(dim) if p.get("noise_root") is None else p["noise_root"]
     return {
         "nonlinear": d_term,
         "capacity": math.sqrt(divergence / (2 * m)),
-        "smoothing": noise * noise_root * mean_noise(dim) / 2,
+        "wrong_side": noise * noise_root * mean_noise(dim) / 2,
         "deviation": p.get("deviation", 0.0) / gamma,
         "linear": linear * gamma,
         "paths": np.array(both) * gamma,
@@ -175,16 +228,13 @@ def random_weights(rng, depth, dim=3, width=4):
 
 def problem(name, m=60):
     """Named problems with a network, its margins on noisy labels, and uneven families."""
-    depth = {"metric": 2, "L=2": 2, "L=3": 3, "L=4": 4, "roots": 2}[name]
+    depth = {"metric": 2, "L=2": 2, "L=3": 3, "L=4": 4, "roots": 2, "priors": 3}[name]
     rng = np.random.default_rng(depth)
     dim, epsilon = 3, 0.3
     weights = random_weights(rng, depth, dim)
     x = rng.normal(size=(m, dim))
     f = numpy_network(weights, epsilon, x)
     y = np.where(f + 0.3 * rng.normal(size=m) > 0, 1, -1)
-    straight = weights[-1]
-    for w in weights[-2::-1]:
-        straight = straight @ w
     p = {
         "margins": y * f,
         "input_norms": np.linalg.norm(x, axis=1),
@@ -192,12 +242,14 @@ def problem(name, m=60):
         "depth": depth,
         "dim": dim,
         "m": m,
-        "linear_norm": (1 - epsilon / 2) ** (depth - 1) * np.linalg.norm(straight),
         "delta": 0.03,
         "gammas": np.geomspace(0.05, 4, 9),
         "grid": _GRID,
         "weights": weights,
     }
+    p["linear_norm"] = np.linalg.norm(plain_linear_part(p))
+    if name == "priors":
+        p |= {"prior_spectrum": np.array([4.0, 0.3, 0.01])}
     if name == "metric":
         fine = dataclasses.replace(_GRID, path=(1e-3, 1e2, 1.02))
         return p | {"spectrum": np.array([0.5, 1.0, 3.0]), "grid": fine}
@@ -208,7 +260,7 @@ def problem(name, m=60):
     return p
 
 
-PROBLEMS = ["L=2", "L=3", "L=4", "metric", "roots"]
+PROBLEMS = ["L=2", "L=3", "L=4", "metric", "roots", "priors"]
 
 
 def paths_of(p):
@@ -219,10 +271,19 @@ def paths_of(p):
     return linear_metric(weights, p["epsilon"], p["spectrum"], p["grid"])
 
 
+def linear_of(p):
+    """`linear_norm` as the library takes it."""
+    if "prior_spectrum" not in p:
+        return p["linear_norm"]
+    weights = tuple(jnp.asarray(w) for w in p["weights"])
+    return linear_sizes(weights, p["epsilon"], p["prior_spectrum"], p["grid"])
+
+
 def call(p, **changes):
     p = p | changes
-    given = {n: v for n, v in p.items() if n not in ("m", "weights", "spectrum")}
-    return split_bound(**given | {"paths": paths_of(p)})
+    unknown = ("m", "weights", "spectrum", "prior_spectrum")
+    given = {n: v for n, v in p.items() if n not in unknown}
+    return split_bound(**given | {"paths": paths_of(p), "linear_norm": linear_of(p)})
 
 
 def simple(linear_norm=1.0, paths=(0.3,), grid=None, m=100, gammas=(1.0,), **changes):
@@ -252,13 +313,16 @@ def test_every_term_is_the_theorems(name, gamma):
     noise = float(found.noise) / gamma
     expected = exact_terms(p, gamma, noise, int(found.family))
     for term, value in expected.items():
-        assert_close(getattr(found, term), value, rtol=1e-11)
+        if term != "wrong_side":
+            assert_close(getattr(found, term), value, rtol=1e-11)
     nu = float(found.noise)
     risk = risk_by_quadrature(p["margins"], p["input_norms"], gamma, nu, p["dim"])
     assert_close(found.train_risk, risk, atol=1e-10)
-    penalty = sum(expected[n] for n in ("nonlinear", "capacity", "smoothing", "deviation"))
-    assert_close(found.penalty, penalty, rtol=1e-11)
-    assert_close(found.value, risk + penalty, rtol=1e-10)
+    value = exact_value(risk, expected)
+    assert_close(found.value, value, rtol=1e-9)
+    assert_close(found.penalty, value - risk, rtol=1e-9)
+    root = min(1, math.sqrt(value))
+    assert_close(found.smoothing, expected["wrong_side"] * root, rtol=1e-9)
     assert_close(found.log_cells, math.log(cell_count(p)), rtol=1e-12)
     assert found.result == RESULTS.successful
     assert min(abs(noise - v) for v in grid_values(p["grid"], "noise")) < 1e-12
@@ -293,8 +357,7 @@ def test_the_cell_is_nearly_the_best(name, m):
         risk = risk_by_lemma_6(p["margins"], p["input_norms"], gamma, noise * gamma, p["dim"])
         for family in range(family_count(p)):
             terms = exact_terms(p, gamma, noise, family)
-            names = ("nonlinear", "capacity", "smoothing", "deviation")
-            value = risk + sum(terms[n] for n in names)
+            value = exact_value(risk, terms)
             best, worst = min(best, value), max(worst, value)
     gap = float(call(p).value) - best
     print(f"{name}, m = {m}: best {best:.5f}, worst {worst:.3f}, gap {gap:.2e}")
@@ -383,6 +446,43 @@ def test_the_cells_of_the_metric_are_counted():
     assert_close(found.log_cells - plain.log_cells, math.log(6))
 
 
+def test_the_cells_of_the_priors_are_counted():
+    p = problem("priors")
+    found, plain = call(p), call({n: v for n, v in p.items() if n != "prior_spectrum"})
+    assert len(p["grid"].priors) == 3
+    assert_close(found.log_cells - plain.log_cells, math.log(3))
+    assert plain.prior == 0
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
+def test_a_linear_part_along_a_prior_has_that_prior(exponent):
+    """With l_i^2 in proportion to lambda^e, where the union is cheap."""
+    p = problem("priors", m=5000)
+    spectrum = np.array([1.0, 1e-3, 1e-6])
+    straight = spectrum ** (exponent / 2)
+    first = np.vstack([straight, np.zeros((3, 3))])
+    p |= {"weights": (first, np.eye(4), np.ones((1, 4))), "prior_spectrum": spectrum}
+    found = call(p)
+    assert p["grid"].priors[int(found.prior)] == exponent
+
+
+def test_priors_of_another_grid_or_dimension_are_refused():
+    p = problem("priors")
+    with pytest.raises(ValueError, match="`linear_norm` must be of the same `grid`, got exponents"):
+        split_bound(
+            p["margins"],
+            p["input_norms"],
+            epsilon=0.3,
+            depth=3,
+            dim=3,
+            linear_norm=linear_of(p),
+            paths=p["paths"],
+            grid=dataclasses.replace(p["grid"], priors=(0.0,)),
+        )
+    with pytest.raises(ValueError, match=r"`linear_norm` must have `dim` \(=4\) squares"):
+        call(p, dim=4)
+
+
 def test_every_split_lies_in_a_cell():
     """p+ + p- <= P: one of the pieces holds it, and the pieces' sum is what is charged."""
     grid = SplitGrid(pieces=7)
@@ -413,7 +513,8 @@ def test_the_union_is_paid():
         grown = 200 * (found.capacity**2 - base.capacity**2)
         assert_close(grown, math.log(ratio), rtol=1e-10)
         assert found.value > base.value, name
-        assert_close(found.value - base.value, found.capacity - base.capacity, rtol=1e-10)
+        smoothed = [one.value - one.smoothing for one in (found, base)]
+        assert_close(smoothed[0] - smoothed[1], found.capacity - base.capacity, rtol=1e-10)
         assert_close(found.nonlinear, base.nonlinear)
         assert found.family == 0
 
@@ -434,16 +535,17 @@ def test_the_scale_of_the_outputs_does_not_matter(name, factor):
         assert_close(getattr(found, field), factor * np.asarray(getattr(base, field)), rtol=1e-11)
     for field in same:
         assert_close(getattr(found, field), getattr(base, field), rtol=1e-11)
-    assert found.family == base.family
+    assert (found.family, found.prior) == (base.family, base.prior)
 
 
 def test_every_term_is_monotone():
     fine = SplitGrid(noise=(0.25, 0.25, 2.0), linear=(1e-2, 1e2, 1.1), path=(1e-2, 1e2, 1.1))
     base = simple(grid=fine)
+    assert base.value < 0.9
     worse = {
         "capacity": [{"linear_norm": 1.5}, {"delta": 0.001}],
         "nonlinear": [{"paths": (0.5,)}, {"epsilon": 0.7}, {"roots": np.array([2.5])}],
-        "smoothing": [{"noise_root": 2.5}],
+        "smoothing": [{"noise_root": 2.5}],  # 2 is that of dim
         "deviation": [{"deviation": 0.1}],
         "train_risk": [{"margins": np.linspace(-1.5, 2.5, 100)}],
     }
@@ -453,6 +555,8 @@ def test_every_term_is_monotone():
             found = simple(**{"grid": fine} | change)
             for field in fields:
                 new, old = getattr(found, field), getattr(base, field)
+                if field == "smoothing":  # c times the root of the value, which grew
+                    new, old = (one.smoothing / one.value**0.5 for one in (found, base))
                 if field == term:
                     assert new > old + 1e-6, change
                 else:
@@ -466,7 +570,8 @@ def test_every_term_is_monotone():
     four["input_norms"] = np.tile(np.linspace(0.5, 2, 100), 4)
     found = simple(grid=fine, **four)
     assert_close(2 * found.capacity, base.capacity)
-    assert_close(2 * found.nonlinear, base.nonlinear)
+    grown = halving(400) / halving(100) / 2
+    assert_close(found.nonlinear, grown * base.nonlinear)
     assert_close(found.train_risk, base.train_risk)
 
 
@@ -489,7 +594,7 @@ def test_the_best_family_is_taken():
     assert simple(paths=[[math.inf], [4.0], [1.0], [2.0]]).family == 2
     found = simple(paths=[[4.0], [1.0]], roots=np.array([0.1, 2.0]))
     assert found.family == 0
-    assert_close(found.nonlinear, 0.5 / 10 * 0.1 * 4.0 * 51 / 50)
+    assert_close(found.nonlinear, halving(100) * 0.5 / 10 * 0.1 * 4.0 * 51 / 50)
 
 
 # Norms.
@@ -796,6 +901,8 @@ def test_a_metric_needs_two_layers():
         ("thetas", (-0.1,)),
         ("exponents", ()),
         ("exponents", (-1.0,)),
+        ("priors", ()),
+        ("priors", (-0.5,)),
     ],
 )
 def test_a_bad_grid_is_refused(name, value):

@@ -17,8 +17,10 @@ from test_split import (
     PROBLEMS,
     call,
     exact_terms,
+    exact_value,
     family_count,
     grid_values,
+    linear_of,
     paths_of,
     problem,
     risk_by_quadrature,
@@ -32,6 +34,7 @@ from nlbound_jax.bounds import (
     _split,
     _split_grid,
     _split_norms,
+    _split_prior,
     _split_search,
     mean_absolute_noise,
     smoothed_ramp,
@@ -395,6 +398,55 @@ def test_a_mutant_of_the_metric_leaves_the_class(text, mutation):
     assert smallest_ratio(scope["paths"]) < 0.999
 
 
+# The priors.
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 30])
+def test_the_divergence_from_a_gaussian_prior(dim):
+    """Monte Carlo of the mean of ln(rho/pi), for l on the border of the cell and inside it."""
+    rng = np.random.default_rng(dim)
+    u = rng.normal(size=(100_000, dim))
+    u *= (rng.uniform(size=len(u)) ** (1 / dim) / np.linalg.norm(u, axis=1))[:, None]
+    shape = 10 ** rng.uniform(-3, 0, dim)
+    shape *= dim / shape.sum()
+    for nu, linear in ((0.1, 3.0), (1.0, 1.0), (2.0, 0.3)):
+        tau = nu**2 / (dim + 2) + linear**2 * shape / dim
+        cell = (jnp.asarray(linear), jnp.asarray(nu), jnp.asarray(shape))
+        claimed = float(_split_prior.from_gaussian(*cell))
+        direction = rng.normal(size=dim)
+        border = math.sqrt(np.sum(linear**2 * shape / dim / tau) / np.sum(direction**2 / tau))
+        for share in (1.0, 0.9):
+            at = share * border * direction + nu * u
+            log_density = -np.sum(at**2 / tau + np.log(2 * math.pi * tau), axis=1) / 2
+            volume = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1) + dim * math.log(nu)
+            values = -volume - log_density
+            mean, error = np.mean(values), np.std(values) / math.sqrt(len(values))
+            if share == 1:  # sharp: no less would do
+                assert abs(mean - claimed) < 4 * error + 1e-9
+            else:
+                assert mean < claimed
+            assert claimed > 0
+
+
+def test_the_cell_of_a_prior_is_the_smallest_that_holds():
+    """Bisection against a scan."""
+    rng = np.random.default_rng(0)
+    values = np.geomspace(1e-2, 1e3, 37)
+    for dim in (1, 4, 20):
+        shape = 10 ** rng.uniform(-4, 0, dim)
+        shape *= dim / shape.sum()
+        squares = 10 ** rng.uniform(-8, 4, dim)
+        nu, gamma = 10 ** rng.uniform(-3, 1, 50), 10 ** rng.uniform(-1, 1, 50)
+        over = jax.vmap(_split_prior.smallest_cell, (None, 0, 0, None, None))
+        found = over(*(jnp.asarray(a) for a in (squares, nu * gamma, nu, shape, values)))
+        for i in range(50):
+            tau = nu[i] ** 2 / (dim + 2) + values[:, None] ** 2 * shape / dim
+            left = np.sum(squares / gamma[i] ** 2 / tau, axis=1)
+            holds = left <= np.sum(values[:, None] ** 2 * shape / dim / tau, axis=1)
+            assert (np.diff(holds.astype(int)) >= 0).all()
+            assert found[i] == (values[np.argmax(holds)] if holds.any() else math.inf)
+
+
 # The noise.
 
 
@@ -522,7 +574,7 @@ def expected_cells(name):
     """The terms of the best family over some margins and radii, from the theorem."""
     p = problem(name)
     gammas, noises = p["gammas"][::4], grid_values(p["grid"], "noise")[::5]
-    names = ("nonlinear", "capacity", "smoothing", "linear", "paths")
+    names = ("nonlinear", "capacity", "wrong_side", "linear", "paths")
     cells = {n: [] for n in names}
     for gamma, noise in itertools.product(gammas, noises):
         every = [exact_terms(p, gamma, noise, f) for f in range(family_count(p))]
@@ -532,47 +584,59 @@ def expected_cells(name):
             cells[n].append(best[n])
     shape = (len(gammas), len(noises))
     cells = {n: np.reshape(v, (*shape, *np.shape(v)[1:])) for n, v in cells.items()}
-    total = cells["nonlinear"] + cells["capacity"] + cells["smoothing"]
-    return p, gammas, cells, total
+    return p, gammas, cells
 
 
 def largest_error(penalties):
     """Relative, over all terms, cells and problems; `nan` counts as infinite."""
     worst = 0.0
     for name in PROBLEMS:
-        p, gammas, expected, total = expected_cells(name)
+        p, gammas, expected = expected_cells(name)
         roots = np.full(family_count(p), 1.0 if name == "metric" else math.sqrt(p["dim"]))
         sizes = SplitSizes(
-            linear_norm=jnp.asarray(p["linear_norm"]),
+            linear_norm=jax.tree.map(jnp.asarray, linear_of(p)),
             paths=paths_of(p),
             roots=jnp.asarray(p.get("roots", roots)),
             noise_root=jnp.asarray(p.get("noise_root", math.sqrt(p["dim"]))),
         )
         numbers = [jnp.asarray(v) for v in (gammas, p["epsilon"], float(p["m"]), p["delta"])]
-        cells, penalty = penalties(sizes, *numbers, p["dim"], p["depth"], p["grid"])
-        pairs = [(cells[n], v) for n, v in expected.items()] + [(penalty, total)]
-        for found, exact in pairs:
-            error = np.abs(np.asarray(found)[:, ::5] / exact - 1)
+        cells = penalties(sizes, *numbers, p["dim"], p["depth"], p["grid"])
+        for n, exact in expected.items():
+            error = np.abs(np.asarray(cells[n])[:, ::5] / exact - 1)
             worst = max(worst, np.max(np.nan_to_num(error, nan=np.inf)))
     return worst
 
 
 PENALTY_MUTANTS = [
     ("dim * jnp.log1p", "0.95 * dim * jnp.log1p"),
-    ("linear[:, None] / noise", "0.95 * linear[:, None] / noise"),
+    ("log1p(linear / noise)", "log1p(0.95 * linear / noise)"),
     ("jnp.log1p(linear", "jnp.log(linear"),
+    ("** 2 * (dim + 2) / dim", "** 2"),
+    ("** 2 * (dim + 2) / dim", "** 2 * (dim + 1) / dim"),
+    ("/ 2 + excess", "/ 2"),
+    ("/ 2 + excess", "/ 2.1 + excess"),
+    ("(1 + math.log(2 / (dim + 2)))", "math.log(2 / (dim + 2))"),
+    ("math.lgamma(dim / 2 + 1)", "math.lgamma(dim / 2)"),
+    ("squares * ((dim + 2) /", "0.8 * squares * ((dim + 2) /"),
+    ("squares * ((dim + 2) /", "squares * (dim /"),
+    ("** 2 * ((dim + 2) / dim)", "** 2 * dim"),
+    ("(size - ratio) / (1 + ratio)", "(size - ratio)"),
+    ("noise * gammas[:, None]\n        over", "noise\n        over"),
+    ("jnp.min(costs", "0.95 * jnp.min(costs"),
+    ("jnp.argmin(costs", "jnp.argmax(costs"),
     ("divergence + log_cells", "divergence + 0.95 * log_cells"),
     ("divergence + log_cells", "divergence"),
     ("- jnp.log(delta)", ""),
     ("/ (2 * num_samples)", "/ (2.1 * num_samples)"),
-    ("log_cells(depth, sizes.roots.shape[0])", "log_cells(depth, 1)"),
+    ("log_cells(depth, sizes.families)", "log_cells(depth, 1)"),
+    ("log_cells(depth, sizes.families)", "log_cells(depth, sizes.roots.shape[0])"),
     ("log_cells(depth, sizes", "log_cells(2, sizes"),
     ("noise * sizes.noise_root", "0.95 * noise * sizes.noise_root"),
     ("noise * sizes.noise_root", "noise"),
     ("mean_absolute_noise(dim) / 2", "mean_absolute_noise(dim) / 2.1"),
     ("mean_absolute_noise(dim)", "mean_absolute_noise(dim + 1)"),
-    ('grid.round_up("linear", sizes.linear_norm / gammas)', "sizes.linear_norm / gammas"),
-    ("sizes.linear_norm / gammas", "0.8 * sizes.linear_norm / gammas"),
+    ('grid.round_up("linear", norm / gammas)', "(norm / gammas)"),
+    ("norm / gammas", "0.8 * norm / gammas"),
     ('grid.round_up("path", paths)', "paths"),
     ("(grid.pieces + 1) / grid.pieces", "grid.pieces / grid.pieces"),
     ("(grid.pieces + 1) / grid.pieces", "0.95 * (grid.pieces + 1) / grid.pieces"),
@@ -581,18 +645,19 @@ PENALTY_MUTANTS = [
     ("paths = paths / gammas[:, None, None, None]", "paths = paths"),
     ("factors = layer_factors(epsilon, depth)", "factors = jnp.ones(depth - 1)"),
     ("jnp.sqrt(num_samples)", "jnp.sqrt(1.1 * num_samples)"),
-    ("terms = epsilon /", "terms = 0.95 * epsilon /"),
+    ("halved * epsilon /", "0.95 * halved * epsilon /"),
+    ("halved * epsilon /", "epsilon /"),
     ("jnp.sum(terms, axis=-1)", "jnp.max(terms, axis=-1)"),
     ("* sizes.roots", "* jnp.ones_like(sizes.roots)"),
     ("jnp.argmin(nonlinear", "jnp.argmax(nonlinear"),
     ("jnp.min(nonlinear", "jnp.max(nonlinear"),
     ("jnp.min(nonlinear", "0.95 * jnp.min(nonlinear"),
-    ('return cells, cells["nonlinear"] +', "return cells,"),
-    ('+ capacity + cells["smoothing"]', '+ cells["smoothing"]'),
-    ('+ capacity + cells["smoothing"]', "+ capacity"),
-    ("(1 - epsilon / 2)", "0.95 * (1 - epsilon / 2)"),
-    ("(1 + epsilon / 2)", "(1 + 0.95 * epsilon / 2)"),
-    ("(1 + epsilon / 2)", "(1 - epsilon / 2)"),
+    ("slope = 1 - epsilon / 2", "slope = 0.95 * (1 - epsilon / 2)"),
+    ("+ epsilon / math.sqrt(2)", "+ 0.95 * epsilon / math.sqrt(2)"),
+    ("+ epsilon / math.sqrt(2)", ""),
+    ("1 / (math.sqrt(2) *", "1 / (1.5 *"),
+    ("(1 - 1 / jnp.sqrt(math.pi * m))", "1"),
+    ("math.pi * m", "4 * m"),
     ("(depth - 1 - j)", "(depth - j)"),
     ("(j - 1)", "(j - 2)"),
 ]
@@ -604,10 +669,17 @@ def test_every_penalty_is_the_theorems():
 
 @pytest.mark.parametrize(("text", "mutation"), PENALTY_MUTANTS, ids=[b for _, b in PENALTY_MUTANTS])
 def test_a_mutant_of_the_penalties_is_caught(text, mutation):
-    parts = (_split_search.layer_factors, _split_search._penalties)
+    names = {
+        _split_prior: (
+            *("from_ball", "from_gaussian", "smallest_cell", "_from_gaussian"),
+            "divergences",
+        ),
+        _split_search: ("layer_factors", "symmetrization_factor", "_penalties"),
+    }
+    parts = [getattr(module, name) for module, chosen in names.items() for name in chosen]
     source = "".join(inspect.getsource(part) for part in parts)
     assert source.count(text) == 1
-    scope = dict(vars(_split_search))
+    scope = dict(vars(_split_prior)) | dict(vars(_split_search))
     exec(source.replace(text, mutation), scope)
     assert largest_error(scope["_penalties"]) > 1e-3
 
@@ -615,9 +687,20 @@ def test_a_mutant_of_the_penalties_is_caught(text, mutation):
 SEARCH_MUTANTS = [
     ("noise * gamma * input_norms", "0.95 * noise * gamma * input_norms"),
     ("noise * gamma * input_norms", "noise * input_norms"),
-    ("added = deviation / gammas", "added = 0.95 * deviation / gammas"),
-    ("penalty[at, best] + added", "penalty[at, best]"),
-    ("total = risks + penalty[finalists]", "total = penalty[finalists]"),
+    ("(deviation / gammas)", "(0.95 * deviation / gammas)"),
+    ('+ cells["capacity"] + cells["deviation"]', '+ cells["capacity"]'),
+    ('+ cells["capacity"] + cells["deviation"]', '+ cells["deviation"]'),
+    ('known = cells["nonlinear"] +', "known ="),
+    ("penalty = known + ", "penalty = "),
+    ("total = risks + penalty", "total = penalty"),
+    ("_smoothing(risks + known,", "_smoothing(known,"),
+    ("_smoothing(risks + known,", "_smoothing(risks,"),
+    ("wrong_side**2 + 4 * smoothed", "wrong_side**2 + 3.9 * smoothed"),
+    ("wrong_side**2 + 4 * smoothed", "0 * wrong_side**2 + 4 * smoothed"),
+    ("jnp.sqrt(wrong_side**2 + 4 * smoothed)) / 2", "jnp.sqrt(4 * smoothed)) / 2.0"),
+    ("wrong_side * jnp.minimum(root, 1.0)", "0.95 * wrong_side * jnp.minimum(root, 1.0)"),
+    ("jnp.minimum(root, 1.0)", "jnp.minimum(root, 0.1)"),
+    ("jnp.minimum(root, 1.0)", "jnp.minimum(root**2, 1.0)"),
     ("cells.pop(name) * gamma", "cells.pop(name)"),
 ]
 
@@ -628,9 +711,10 @@ def expected_bound():
     noise = float(call(p).noise)
     terms = exact_terms(p, 0.4, noise / 0.4, int(call(p).family))
     risk = risk_by_quadrature(p["margins"], p["input_norms"], 0.4, noise, p["dim"])
-    names = ("nonlinear", "capacity", "smoothing", "deviation")
-    penalty = sum(terms[n] for n in names)
-    return p, terms | {"train_risk": risk, "penalty": penalty, "value": risk + penalty}
+    value = exact_value(risk, terms)
+    smoothing = terms.pop("wrong_side") * math.sqrt(value)
+    found = {"train_risk": risk, "smoothing": smoothing, "penalty": value - risk, "value": value}
+    return p, terms | found
 
 
 def bound_error(bound):
@@ -646,11 +730,12 @@ def test_every_term_of_the_search_is_the_theorems():
 
 @pytest.mark.parametrize(("text", "mutation"), SEARCH_MUTANTS, ids=[b for _, b in SEARCH_MUTANTS])
 def test_a_mutant_of_the_search_is_caught(text, mutation):
-    source = inspect.getsource(_split_search.split_search) + inspect.getsource(_split.split_bound)
+    parts = (_split_search._smoothing, _split_search.split_search, _split.split_bound)
+    source = "".join(inspect.getsource(part) for part in parts)
     assert source.count(text) == 1
     scope = dict(vars(_split_search)) | dict(vars(_split))
     exec(source.replace(text, mutation), scope)
-    assert bound_error(scope["split_bound"]) > 1e-5
+    assert bound_error(scope["split_bound"]) > 1e-6
 
 
 GRID_MUTANTS = [

@@ -78,7 +78,7 @@ def test_the_a_posteriori_entry_agrees_with_split_bound_and_numpy(made):
         epsilon=0.05,
         depth=2,
         dim=4,
-        linear_norm=jnp.linalg.norm(bounds.linear_part(wide, 0.05)),
+        linear_norm=bounds.linear_sizes(wide, 0.05, TASK.spectrum, grid),
         paths=bounds.linear_metric(wide, 0.05, TASK.spectrum, grid),
         roots=np.ones(len(grid.metrics()[0])),
     )

@@ -1,6 +1,12 @@
 """Numbers in, bounds out. Nothing here knows of data, networks or training."""
 
 from . import classical as classical
+from ._anchored import anchor_shapes as anchor_shapes
+from ._anchored import anchored_bound as anchored_bound
+from ._anchored_grid import AnchoredGrid as AnchoredGrid
+from ._anchored_search import AnchoredBound as AnchoredBound
+from ._anchored_search import anchored_search as anchored_search
+from ._binomial import binomial_upper as binomial_upper
 from ._certified import CertifiedTheorem52 as CertifiedTheorem52
 from ._certified import Enclosure as Enclosure
 from ._certified import certified_theorem_5_2 as certified_theorem_5_2
@@ -13,6 +19,8 @@ from ._kl import kl_inverse as kl_inverse
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise
 from ._noise_ball import smoothed_ramp as smoothed_ramp
+from ._one_draw import OneDrawBound as OneDrawBound
+from ._one_draw import one_draw_bound as one_draw_bound
 from ._optimistic import OPTIMISTIC as OPTIMISTIC
 from ._optimistic import OptimisticBound as OptimisticBound
 from ._optimistic import optimistic_bound as optimistic_bound
@@ -23,11 +31,15 @@ from ._split_norms import linear_metric as linear_metric
 from ._split_norms import linear_part as linear_part
 from ._split_norms import norms_nearby as norms_nearby
 from ._split_norms import path_norms as path_norms
+from ._split_penalty import split_penalty as split_penalty
+from ._split_prior import LinearSizes as LinearSizes
+from ._split_prior import linear_sizes as linear_sizes
 from ._split_search import SplitBound as SplitBound
 from ._split_search import SplitSizes as SplitSizes
 from ._split_search import layer_factors as layer_factors
 from ._split_search import split_gammas as split_gammas
 from ._split_search import split_search as split_search
+from ._split_search import symmetrization_factor as symmetrization_factor
 from ._theorem52 import Theorem52 as Theorem52
 from ._theorem52 import theorem_5_2 as theorem_5_2
 from ._trajectory import TrajectoryBound as TrajectoryBound

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._types import AnyArray, Numeric, Weights
+from ._split_grid import SplitGrid
 from ._split_norms import linear_part, path_norms
+from ._split_prior import sizes_of
 from ._split_search import SplitSizes
 
 EXPONENTS = (0.0, 0.25, 0.4)
@@ -41,7 +43,13 @@ class HeldOutWhitening(eqx.Module):
         """How many ridges there are; the linear part may have any of them."""
         return self.input_norms.shape[0]
 
-    def sizes(self, weights: Weights, epsilon: Numeric, ridge: Numeric) -> SplitSizes:
+    def sizes(
+        self,
+        weights: Weights,
+        epsilon: Numeric,
+        ridge: Numeric,
+        grid: SplitGrid | None = None,
+    ) -> SplitSizes:
         """The norms of a network on raw inputs; the linear part has a = 0 and the ridge of that
         index, the nonlinear part whichever pair is best. The families are all combinations.
 
@@ -50,6 +58,8 @@ class HeldOutWhitening(eqx.Module):
         - `weights`: U, W_2, ..., `(out in)` each, U on raw inputs.
         - `epsilon`: one minus the negative slope.
         - `ridge`: an index below `ridges`.
+        - `grid`: the cells, for their `priors`, of variances as $e_i$ at a = 0; by default those
+            of `SplitGrid()`.
 
         **Returns:**
 
@@ -62,8 +72,10 @@ class HeldOutWhitening(eqx.Module):
         paths = jax.vmap(lambda first: path_norms((first, *rest)))(scaled)
         # The ridge of the linear part is in the cell too: the others are there to be counted.
         copies = self.ridges
+        scale = self.scales[ridge]
+        grid = SplitGrid() if grid is None else grid
         return SplitSizes(
-            linear_norm=jnp.sqrt(jnp.sum(straight**2 * self.scales[ridge])),
+            linear_norm=sizes_of(straight * jnp.sqrt(scale), scale, grid),
             paths=jnp.concatenate([paths] * copies),
             roots=jnp.concatenate([self.roots] * copies),
             noise_root=self.roots[ridge],

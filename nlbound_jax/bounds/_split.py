@@ -9,6 +9,7 @@ from .. import _validate
 from .._types import AnyArray, Numeric
 from ._split_grid import SplitGrid
 from ._split_norms import LinearMetric
+from ._split_prior import LinearSizes
 from ._split_search import SplitBound, SplitSizes, split_gammas, split_search
 
 
@@ -19,7 +20,7 @@ def split_bound(
     epsilon: Numeric,
     depth: int,
     dim: int,
-    linear_norm: Numeric,
+    linear_norm: Numeric | LinearSizes,
     paths: AnyArray | LinearMetric,
     delta: Numeric = 0.01,
     gammas: AnyArray | None = None,
@@ -32,13 +33,16 @@ def split_bound(
     With probability $1 - \\delta$, for all margins $\\gamma > 0$, all cells and *all* networks W
     in a cell, however they were trained,
 
-    $P(y f_W \\le 0) \\le \\frac1m \\sum_i E_\\xi\\, \\text{ramp}_\\gamma(y_i f_W(x_i) + \\xi_i) + D
-    + \\sqrt{\\frac{d \\ln(1 + B/\\nu) + \\ln(K/\\delta)}{2m}}
-    + \\frac{\\nu \\sqrt d\\, E|u_1|}{2\\gamma}$
+    $P(y f_W \\le 0) \\le \\Big(\\frac{c + \\sqrt{c^2 + 4A}}2\\Big)^2, \\quad
+    A = \\frac1m \\sum_i E_\\xi\\, \\text{ramp}_\\gamma(y_i f_W(x_i) + \\xi_i) + D
+    + \\sqrt{\\frac{\\mathcal K + \\ln(K/\\delta)}{2m}}, \\quad
+    c = \\frac{\\nu \\sqrt d\\, E|u_1|}{2\\gamma}$
 
     with $\\xi = \\nu u \\cdot x$, u uniform in the unit ball, and
-    $D = \\frac\\epsilon\\gamma \\sqrt{\\frac dm} \\sum_{j=1}^{L-1} \\sigma^{L-1-j}
-    (1 + \\epsilon/2)^{j-1} (P_j^+ + P_j^-)$. The cell is found by a search; the union over all
+    $D = S_m \\frac\\epsilon\\gamma \\sqrt{\\frac dm} \\sum_{j=1}^{L-1} \\sigma^{L-1-j}
+    \\rho^{j-1} (P_j^+ + P_j^-)$, $\\rho = \\sigma + \\epsilon/\\sqrt2$ and $S_m$ of
+    [`symmetrization_factor`][]; $\\mathcal K = d \\ln(1 + B/\\nu)$ for the prior that is uniform
+    in a ball. The cell is found by a search; the union over all
     cells of `grid` is paid for. It needs no assumption on the training and holds for every
     slope; that inputs are whitened with the empirical $\\Sigma_X$ is an approximation (see
     `roots`). New here: statement and proof are in the README of this folder.
@@ -50,7 +54,8 @@ def split_bound(
     - `epsilon`: one minus the negative slope, in [0, 1].
     - `depth`: L.
     - `dim`: d.
-    - `linear_norm`: $\\|l_W\\|$, or a bound on it.
+    - `linear_norm`: $\\|l_W\\|$ or a bound on it, for that prior; or [`LinearSizes`][], for all of
+        `grid.priors`.
     - `paths`: the totals $p_j$ of [`path_norms`][] or bounds on them, `(L-1,)`; several families
         `(families, L-1)`; or a [`LinearMetric`][] (L = 2), which depends on $\\nu$.
 
@@ -63,7 +68,7 @@ def split_bound(
         those of another network f; $Q/\\gamma$ is added.
     - `roots`: by family, what stands for $\\sqrt d$ in D: a bound on the root of
         $E\\|x\\|^2$, `(families,)`; 1 for the metric.
-    - `noise_root`: what stands for $\\sqrt d$ in the last term.
+    - `noise_root`: what stands for $\\sqrt d$ in c.
     - `grid`: a [`SplitGrid`][]; it must be fixed before the sample is seen.
 
     **Returns:**
@@ -85,10 +90,7 @@ def split_bound(
         if depth != 2:
             raise ValueError(f"`depth` must be 2 with a metric, got {depth}.")
         if paths.exponents != grid.exponents:
-            raise ValueError(
-                f"`paths` must be a metric of the same `grid`, got exponents {paths.exponents} "
-                f"against {grid.exponents}."
-            )
+            raise ValueError(_of_another_grid("paths", paths.exponents, grid.exponents))
         scale = jnp.ones(families)
     else:
         paths = _validate.at_least_zero("paths", paths)
@@ -100,7 +102,7 @@ def split_bound(
             )
         families = paths.shape[0]
         scale = jnp.full(families, math.sqrt(dim))
-    size = _validate.at_least_zero("linear_norm", linear_norm)
+    size = _linear(linear_norm, dim, grid)
     numbers = {
         "epsilon": real("epsilon", epsilon, 0, 1),
         "num_samples": jnp.asarray(float(margins.shape[0])),
@@ -113,7 +115,7 @@ def split_bound(
         roots=scale if roots is None else real("roots", roots, 0),
         noise_root=real("noise_root", math.sqrt(dim) if noise_root is None else noise_root, 0),
     )
-    for name, value in {**numbers, "linear_norm": size, "noise_root": sizes.noise_root}.items():
+    for name, value in {**numbers, "noise_root": sizes.noise_root}.items():
         if value.ndim:
             raise ValueError(f"`{name}` must be a single number, got shape {value.shape}.")
     if sizes.roots.shape != (families,):
@@ -124,6 +126,25 @@ def split_bound(
     return split_search(
         margins, input_norms, sizes, tried, **numbers, dim=dim, depth=depth, grid=grid
     )
+
+
+def _of_another_grid(name, found, expected):
+    return f"`{name}` must be of the same `grid`, got exponents {found} against {expected}."
+
+
+def _linear(linear_norm, dim, grid):
+    if not isinstance(linear_norm, LinearSizes):
+        size = _validate.at_least_zero("linear_norm", linear_norm)
+        if size.ndim:
+            raise ValueError(f"`linear_norm` must be a single number, got shape {size.shape}.")
+        return size
+    if linear_norm.exponents != grid.priors:
+        raise ValueError(_of_another_grid("linear_norm", linear_norm.exponents, grid.priors))
+    if linear_norm.squares.shape != (dim,):
+        raise ValueError(
+            f"`linear_norm` must have `dim` (={dim}) squares, got {linear_norm.squares.shape}."
+        )
+    return linear_norm
 
 
 def _samples(margins, input_norms):

@@ -27,6 +27,8 @@ class SplitGrid:
     - `linear`: the range of $B/\\gamma$, $B \\ge \\|l_W\\|$.
     - `path`: the range of the total $P_j/\\gamma$, $P_j \\ge p_j^+ + p_j^-$.
     - `pieces`: the total is split into $P^+ = (i+1)P/n$, $P^- = (n-i)P/n$, n = `pieces`.
+    - `priors`: e in the variances of the prior of the linear part, which are the larger the larger
+        $\\lambda_i^e$ is; for 0 the prior is uniform in a ball.
     - `thetas`: the mixing of the metric along the linear part (L = 2).
     - `exponents`: a in $\\mu_i \\propto \\lambda_i^a$, the weights of that metric.
 
@@ -39,8 +41,9 @@ class SplitGrid:
     linear: tuple[float, float, float] = (1e-2, 1e5, 1.1)
     path: tuple[float, float, float] = (1e-3, 1e6, 1.02)
     pieces: int = 50
+    priors: tuple[float, ...] = (0.0, 0.5, 1.0)
     thetas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-    exponents: tuple[float, ...] = (0.0, 0.25)
+    exponents: tuple[float, ...] = (0.0, 0.25, 0.5)
 
     def __post_init__(self):
         for name in _RANGES:
@@ -52,14 +55,15 @@ class SplitGrid:
             _validate.scalar(name, high, low=low)
             _validate.scalar(name, ratio, low=1, open_low=True)
         _validate.integer("pieces", self.pieces, 1)
-        for name in ("thetas", "exponents"):
+        for name in ("priors", "thetas", "exponents"):
             given = getattr(self, name)
             if not isinstance(given, tuple) or not given:  # a list could not be hashed
                 raise ValueError(f"`{name}` must be a tuple of at least one number, got {given!r}.")
         for theta in self.thetas:
             _validate.scalar("thetas", theta, low=0, high=1, open_high=True)
-        for exponent in self.exponents:
-            _validate.scalar("exponents", exponent, low=0)
+        for name in ("priors", "exponents"):
+            for exponent in getattr(self, name):
+                _validate.scalar(name, exponent, low=0)
 
     def values(self, name: str) -> Float[np.ndarray, " values"]:
         """The values of a range, increasing.
@@ -103,7 +107,7 @@ class SplitGrid:
         **Arguments:**
 
         - `depth`: L; there are L - 1 totals.
-        - `families`: how many metrics are tried.
+        - `families`: how many pairs of a prior and a metric are tried.
 
         **Returns:**
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import WeightsOverTime
-from ..bounds import layer_factors, norms_nearby, output_distance
+from ..bounds import layer_factors, norms_nearby, output_distance, symmetrization_factor
 from ..dynamics import ReferenceTrajectory, envelope_slopes, envelope_terms
 from ._check import Check
 from ._measure import Measured
@@ -136,7 +136,8 @@ def split_norms(run: Measured) -> list[Check]:
     epsilon, depth = run.net.epsilon, run.net.depth
     linear, paths = _a_priori(run.reference.weights, run.reference.envelope, epsilon)
     factors = np.asarray(layer_factors(epsilon, depth)) * float(epsilon)
-    factors = factors * np.sqrt(run.task.rank / run.task.num_samples)
+    halved = float(symmetrization_factor(run.task.num_samples))
+    factors = factors * halved * np.sqrt(run.task.rank / run.task.num_samples)
     measured, known = np.asarray(run.sides.paths), np.asarray(paths)
     text = "split bound, a priori:"
     checks = [

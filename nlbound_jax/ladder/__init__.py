@@ -1,5 +1,11 @@
 """What is known of a network at a point of training, and every bound as one object."""
 
+from ._anchor import Anchor as Anchor
+from ._anchor import Anchored as Anchored
+from ._anchor import anchor_of as anchor_of
+from ._anchored import AnchoredBound as AnchoredBound
+from ._anchored import AnchoredOneDraw as AnchoredOneDraw
+from ._anchored import AnchorTestBound as AnchorTestBound
 from ._bound import AbstractBound as AbstractBound
 from ._classical import VC as VC
 from ._classical import Counting as Counting

@@ -33,10 +33,11 @@ class AbstractBound(eqx.Module):
     - `name`: of its rows in tables and files.
     - `needs`: what must be known beside the network and its training set, by the names that
         [`known_of`][] gives: `t`, `start`, `reference`, `envelope`, `gammas`, `cells`, `key`,
-        `held_out`.
+        `held_out`, `anchor`, `one_hidden_layer`.
     - `a_priori`: whether all but the train term is known before training.
     - `deterministic`: whether it holds for the network itself; otherwise for a random one around
         it.
+    - `about`: which network it bounds the error of where that is another, in words.
     - `over_time`: whether it is evaluated at every time, or at the end of training only.
     - `measures`: what its train term is, in words.
     - `source`: where statement and proof stand.
@@ -51,6 +52,7 @@ class AbstractBound(eqx.Module):
     cites: AbstractClassVar[tuple[str, ...]]
     colour: AbstractClassVar[str]
     deterministic: ClassVar[bool] = True
+    about: ClassVar[str] = "the network"
     over_time: ClassVar[bool] = True
     measures: ClassVar[str] = "margin risk"
     marker: ClassVar[str] = ""

@@ -8,11 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import _validate
 from ..networks import LeakyMLP, check_network
 from ..tasks import Task
+from ._anchor import Anchor
 from ._bound import AbstractBound
 from ._run import Along, Run
 from ._snapshot import Samples, Snapshot, has_held_out, samples_of
@@ -75,9 +76,9 @@ _evaluate = eqx.filter_jit(evaluate_along)
 
 
 @eqx.filter_jit
-def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta) -> dict[str, Terms]:
+def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta, key) -> dict[str, Terms]:
     with _validate.trusted():
-        at = Snapshot(net, samples).measured()
+        at = Snapshot(net, samples, key=key).measured()
         return {bound.name: bound(at, delta) for bound in bounds}
 
 
@@ -85,20 +86,28 @@ def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta) -> dict[str, T
 ALONG_A_RUN = ("t", "start", "reference", "envelope", "gammas", "cells", "key")
 
 
-def known_of(task: Task, *, along: bool) -> tuple[str, ...]:
+def known_of(task: Task, *, depth: int, along: bool, anchored: bool = False) -> tuple[str, ...]:
     """What is known of a network on this task, by the names of `AbstractBound.needs`.
 
     **Arguments:**
 
     - `task`: the data.
+    - `depth`: of the network.
     - `along`: whether it is known along its training; otherwise its weights alone.
+    - `anchored`: whether there is an [`Anchor`][].
 
     **Returns:**
 
-    Names of fields of a [`Snapshot`][].
+    Names of what a [`Snapshot`][] holds.
     """
-    held_out = ("held_out",) if has_held_out(task) else ()
-    return (*ALONG_A_RUN, *held_out) if along else held_out
+    known: list[str] = list(ALONG_A_RUN) if along else []
+    if has_held_out(task):
+        known.append("held_out")
+    if anchored:
+        known += ["anchor", "key"]
+    if depth == 2:
+        known.append("one_hidden_layer")
+    return tuple(known)
 
 
 def applicable(
@@ -157,7 +166,11 @@ def checked_bounds(
 
 
 def prepared(
-    bounds: Sequence[AbstractBound], task: Task, dtype: Any, delta: float
+    bounds: Sequence[AbstractBound],
+    task: Task,
+    dtype: Any,
+    delta: float,
+    anchor: Anchor | None = None,
 ) -> tuple[tuple[AbstractBound, ...], Samples, Float[Array, ""]]:
     """What [`evaluate_along`][] takes beside the arrays of a run.
 
@@ -167,13 +180,16 @@ def prepared(
     - `task`: the data.
     - `dtype`: of the networks.
     - `delta`: one minus the confidence of each bound by itself.
+    - `anchor`: an [`Anchor`][], or `None`.
 
     **Returns:**
 
     The bounds with arrays for numbers, the training set as they need it, and delta.
     """
     held_out = any("held_out" in bound.needs for bound in bounds)
-    samples = samples_of(task, dtype, delta, held_out=held_out)
+    if not any("anchor" in bound.needs for bound in bounds):
+        anchor = None
+    samples = samples_of(task, dtype, delta, held_out=held_out, anchor=anchor)
     return numbers_as_arrays(bounds), samples, jnp.asarray(delta, float)
 
 
@@ -210,7 +226,9 @@ def evaluate_run(
     _validate.needs_x64("evaluate_run")
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
     lacking = {"envelope": run.reference.envelope is None, "key": run.key is None}
-    known = [name for name in known_of(run.task, along=True) if not lacking.get(name)]
+    depth, anchored = run.start.depth, run.anchor is not None
+    known = known_of(run.task, depth=depth, along=True, anchored=anchored)
+    known = [name for name in known if not lacking.get(name)]
     bounds = checked_bounds(bounds, known)
     along = run.along()
     if times is not None:
@@ -220,15 +238,21 @@ def evaluate_run(
         along = eqx.tree_at(
             lambda a: (a.weights, a.epsilon), along, (weights, along.epsilon.astype(dtype))
         )
-    shared = prepared(bounds, run.task, along.weights[0].dtype, delta)
+    shared = prepared(bounds, run.task, along.weights[0].dtype, delta, run.anchor)
     terms = jax.tree.map(np.asarray, _evaluate(along, shared))
     return {bound.name: terms[bound.name] for bound in bounds}
 
 
 def evaluate_network(
-    bounds: Sequence[AbstractBound], net: LeakyMLP, task: Task, delta: float
+    bounds: Sequence[AbstractBound],
+    net: LeakyMLP,
+    task: Task,
+    delta: float,
+    *,
+    anchor: Anchor | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> dict[str, Terms]:
-    """Bounds on a network of which nothing else is known.
+    """Bounds on a network of whose training nothing is known.
 
     **Arguments:**
 
@@ -236,6 +260,12 @@ def evaluate_network(
     - `net`: the network, on whitened inputs.
     - `task`: the data.
     - `delta`: one minus the confidence of each bound by itself.
+
+    **Other arguments:**
+
+    - `anchor`: an [`Anchor`][], for the anchored bounds.
+    - `key`: for bounds that draw at random, which nothing else has used: with an anchor
+        `jax.random.key(0)` if `None`.
 
     **Returns:**
 
@@ -248,7 +278,10 @@ def evaluate_network(
     _validate.needs_x64("evaluate_network")
     net, task = check_network("net", net), _validate.instance("task", task, Task)
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
-    bounds = checked_bounds(bounds, known_of(task, along=False))
-    numbers, samples, level = prepared(bounds, task, net.weights[0].dtype, delta)
-    terms = jax.tree.map(np.asarray, _evaluate_one(numbers, net, samples, level))
+    known = known_of(task, depth=net.depth, along=False, anchored=anchor is not None)
+    bounds = checked_bounds(bounds, known)
+    if anchor is not None and key is None:
+        key = jax.random.key(0)
+    numbers, samples, level = prepared(bounds, task, net.weights[0].dtype, delta, anchor)
+    terms = jax.tree.map(np.asarray, _evaluate_one(numbers, net, samples, level, key))
     return {bound.name: terms[bound.name] for bound in bounds}

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from ._anchored import AnchoredBound, AnchoredOneDraw, AnchorTestBound
 from ._bound import AbstractBound
 from ._classical import (
     VC,
@@ -27,6 +28,9 @@ OURS = (
     SplitWhollyAPriori(),
     SplitAPosteriori(),
     SplitNoPlugIn(),
+    AnchoredBound(),
+    AnchoredOneDraw(),
+    AnchorTestBound(),
 )
 CLASSICAL = (
     VC(),

@@ -12,6 +12,7 @@ from .._types import Numeric
 from ..dynamics import ReferenceTrajectory, Trajectory, reference_flow
 from ..networks import LeakyMLP, in_units
 from ..tasks import Task
+from ._anchor import Anchor
 from ._snapshot import Reference, Snapshot, Start, start_of
 
 
@@ -84,6 +85,7 @@ class Run(eqx.Module):
     - `gammas`: margins fixed before training but for their unit, `(times k)`.
     - `cells`: how many cells (t, gamma) a union is taken over, also those that were not reached.
     - `key`: for bounds that draw at random, or `None`.
+    - `anchor`: a network that a part of the sample determines, an [`Anchor`][], or `None`.
     """
 
     task: Task
@@ -93,6 +95,7 @@ class Run(eqx.Module):
     gammas: Float[np.ndarray, "times k"]
     cells: int = eqx.field(static=True)
     key: PRNGKeyArray | None = None
+    anchor: Anchor | None = None
 
     @property
     def scale(self) -> Float[np.ndarray, " times"]:
@@ -148,6 +151,7 @@ def follow(
     envelope: bool = True,
     initial_residual: Numeric | None = None,
     key: PRNGKeyArray | None = None,
+    anchor: Anchor | None = None,
 ) -> Run:
     """The reference network beside a trained one: what every bound along training is made of.
 
@@ -167,6 +171,7 @@ def follow(
     - `initial_residual`: $\\ell(0)$, measured if `None`.
     - `key`: for bounds that draw at random. They must not depend on the start weights: not the
         key that those were drawn with.
+    - `anchor`: out of [`anchor_of`][], of a split of this task.
 
     **Returns:**
 
@@ -188,7 +193,7 @@ def follow(
         throw=True,
     )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
-    return Run(task, start, trajectory, reference, gammas, cells, key)
+    return Run(task, start, trajectory, reference, gammas, cells, key, anchor)
 
 
 @eqx.filter_jit

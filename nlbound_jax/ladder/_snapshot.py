@@ -13,6 +13,7 @@ from .._results import RESULTS, explained
 from ..bounds import HeldOutWhitening, held_out_whitening
 from ..networks import LeakyMLP, in_units
 from ..tasks import Task
+from ._anchor import Anchor, Anchored, anchored
 from ._terms import Terms
 
 # The share of delta that bounds the second moments where nothing is plugged in.
@@ -34,6 +35,7 @@ class Samples(eqx.Module):
     - `held_out`: the whitening by held-out inputs, or `None`.
     - `moment_share`: the share of $\\delta$ that its second moments have spent: a bound that uses
         it has the rest.
+    - `anchor`: the second part of the sample and the anchor, an [`Anchored`][], or `None`.
     """
 
     x: Float[Array, "d m"]
@@ -43,6 +45,7 @@ class Samples(eqx.Module):
     alignment: _Scalar
     matrix: Float[Array, "features d"]
     held_out: HeldOutWhitening | None
+    anchor: Anchored | None = None
     moment_share: float = eqx.field(static=True, default=MOMENT_SHARE)
 
     @property
@@ -74,7 +77,9 @@ def has_held_out(task: Task) -> bool:
     return known and task.keeps_all
 
 
-def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -> Samples:
+def samples_of(
+    task: Task, dtype: Any, delta: float, *, held_out: bool = True, anchor: Anchor | None = None
+) -> Samples:
     """The training set of a task as the bounds need it.
 
     **Arguments:**
@@ -84,6 +89,7 @@ def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -
     - `delta`: one minus the confidence of each bound.
     - `held_out`: whether to whiten by the held-out inputs as well, if there are any: it costs
         a pass over them.
+    - `anchor`: out of [`anchor_of`][], of a split of this task.
 
     **Returns:**
 
@@ -106,6 +112,7 @@ def samples_of(task: Task, dtype: Any, delta: float, *, held_out: bool = True) -
         alignment=jnp.asarray(min(task.alignment, 1.0)),  # rounding may lift it above
         matrix=jnp.asarray(task.transform.matrix, float),
         held_out=whitening,
+        anchor=None if anchor is None else anchored(anchor, task),
     )
 
 
@@ -185,6 +192,11 @@ class Snapshot(eqx.Module):
     def held_out(self) -> HeldOutWhitening | None:
         """The whitening by held-out inputs, if there are any."""
         return self.data.held_out
+
+    @property
+    def anchor(self) -> Anchored | None:
+        """The second part of the sample and the anchor, if there is one."""
+        return self.data.anchor
 
     @property
     def along(self) -> tuple[Any, Any, Any]:
@@ -293,6 +305,7 @@ class Snapshot(eqx.Module):
         rest: Float[Array, "..."] | float,
         result: RESULTS,
         parts: dict[str, Any],
+        certified: tuple[Float[Array, "_out _in"], ...] | None = None,
     ) -> Terms:
         """What a bound says, and beside it the risks of the network at the bound's margins.
 
@@ -302,6 +315,7 @@ class Snapshot(eqx.Module):
         - `train_term`, `complexity`, `rest`: numbers or `(k,)`; they add up to the bound.
         - `result`: a member of `RESULTS`, of such a shape.
         - `parts`: whatever the bound is made of, by its own names: numbers or `(k, ...)`.
+        - `certified`: the weights of the network that the bound is about, where that is another.
 
         **Returns:**
 
@@ -325,4 +339,5 @@ class Snapshot(eqx.Module):
             result=explained(jax.tree.map(wide, result), sums[0] + sums[1] + sums[2]),
             parts={name: wide(part) for name, part in parts.items()},
             t=jnp.asarray(jnp.nan) if self.t is None else self.t,
+            certified=None if certified is None else tuple(w[None] for w in certified),
         )

@@ -53,6 +53,8 @@ class AbstractSplitBound(AbstractBound):
             "paths": bound.paths[None],
             "log_cells": bound.log_cells,
         }
+        if not self.a_priori:
+            parts["prior"] = jnp.asarray(GRID.priors)[bound.prior]
         if self.metric and at.net.depth == 2:
             thetas, exponents = (jnp.asarray(part) for part in GRID.metrics())
             parts["theta"] = thetas[bound.family]
@@ -111,7 +113,8 @@ def _scaled(at: Snapshot) -> tuple[Any, ...]:
 
 
 class SplitAPriori(AbstractSplitBound):
-    """The train term is measured; the norms are those that the envelope allows."""
+    """The train term is measured; the norms are those that the envelope allows. Of the cost of the
+    noise $c \\sqrt V$ only c is known before: V holds the train term."""
 
     name = "split-a-priori"
     needs = ("reference", "envelope")
@@ -179,7 +182,7 @@ class SplitAPosteriori(AbstractSplitBound):
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the network."""
         weights, dim = _scaled(at), at.data.dim
-        size = jnp.linalg.norm(bounds.linear_part(weights, at.epsilon))
+        size = bounds.linear_sizes(weights, at.epsilon, at.data.spectrum, GRID)
         if at.net.depth == 2:
             metric = bounds.linear_metric(weights, at.epsilon, at.data.spectrum, GRID)
             ones = jnp.ones(len(GRID.metrics()[0]))
@@ -211,7 +214,7 @@ class SplitNoPlugIn(AbstractSplitBound):
         # One after the other: a search holds several arrays of the size of the sample.
         def at_ridge(args):
             ridge, norms = args
-            sizes = held_out.sizes(raw, at.epsilon, ridge)
+            sizes = held_out.sizes(raw, at.epsilon, ridge, GRID)
             norms = norms.astype(at.data.y.dtype)
             return _search(at, at.relative, norms, sizes, **less)
 

@@ -26,6 +26,8 @@ class Terms(eqx.Module):
     - `result`: a member of `RESULTS` at each margin: `successful`, or why the bound is `+inf`.
     - `parts`: whatever the bound is made of, by its own names, `(k, ...)` each.
     - `t`: the time of training; NaN where it is not known.
+    - `certified`: the weights of the network that the bound is about, on the inputs of the
+        [`Anchor`][]'s split, `(k out in)` each; `None` where that is the network itself.
     """
 
     gamma: Float[AnyArray, "*times k"]
@@ -37,6 +39,7 @@ class Terms(eqx.Module):
     result: RESULTS
     parts: dict[str, Any]
     t: Float[AnyArray, "*times"]
+    certified: tuple[Float[AnyArray, "*times k _out _in"], ...] | None = None
 
     @property
     def value(self) -> Float[AnyArray, "..."] | float:

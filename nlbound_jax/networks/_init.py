@@ -30,14 +30,6 @@ def _floating(dtype: Any) -> Any:
     raise ValueError(f"`dtype` must be a floating dtype, got {_validate.shown(dtype)}.")
 
 
-def _require_key(key: Any) -> None:
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    # The older form, two unsigned integers.
-    raw = getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "shape", ()) == (2,)
-    if not raw and not (typed and key.shape == ()):
-        raise ValueError(f"`key` must be one JAX random key, got {_validate.shown(key)}.")
-
-
 def _beta(beta: Numeric, dtype: Any) -> Float[Array, ""]:
     """`beta` in the dtype of the weights, if that can hold it."""
     number = _validate.number("beta", beta, 0, open_low=True)
@@ -95,7 +87,7 @@ def initialize(
     depth = _validate.integer("depth", depth, 2)
     kind = _validate.member("kind", kind, ("default", "rank-one"))
     dtype = _validate.float_dtype() if dtype is None else _floating(dtype)
-    _require_key(key)
+    _validate.key("key", key)
     epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
     beta = _beta(beta, dtype)
     # LAPACK has nothing smaller than float32.

@@ -1,6 +1,8 @@
 """A task and settings become a trained network, a ladder of bounds, a table and a picture."""
 
 from .._files import prepare_folder as prepare_folder
+from ._anchor import declared_split as declared_split
+from ._anchor import train_anchor as train_anchor
 from ._certify import Certificate as Certificate
 from ._certify import certify as certify
 from ._compare import Comparison as Comparison

@@ -1,4 +1,4 @@
-"""The split bound of a network that was trained elsewhere."""
+"""The bounds of a network that was trained elsewhere."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from .. import _validate, ladder
-from ..ladder import AbstractBound
+from ..ladder import AbstractBound, Anchor
 from ..networks import LeakyMLP, check_network, in_units
 from ..tasks import Task
-from ._report import summary
+from ._report import certified_by, summary
 from ._rows import row
 
 
@@ -25,6 +26,8 @@ class Certificate(eqx.Module):
     - `rows`: one dictionary for each, with the keys of a report's entry, at its best margin; `t` is
         `None`.
     - `network`: the network on whitened inputs, a [`LeakyMLP`][].
+    - `certified`: the network that a bound is about where that is another, by the bound's name, on
+        raw features over the task's scale.
     - `train_risk`, `test_risk`: the share of samples with $y f(x) \\le 0$: an output of 0, or NaN,
         is an error. `test_risk` is `None` without test data.
     - `held_out_trace`: the mean of $\\|\\tilde x\\|^2$ over the test set, beside d, or `None`.
@@ -34,6 +37,7 @@ class Certificate(eqx.Module):
     bounds: tuple[AbstractBound, ...]
     rows: list[dict[str, Any]]
     network: LeakyMLP
+    certified: dict[str, LeakyMLP]
     train_risk: float
     test_risk: float | None
     held_out_trace: float | None
@@ -69,6 +73,8 @@ def certify(
     *,
     delta: float = 0.01,
     inputs: Literal["whitened", "raw"] = "whitened",
+    anchor: Anchor | None = None,
+    key: PRNGKeyArray | None = None,
     bounds: Sequence[AbstractBound] | None = None,
 ) -> Certificate:
     """A generalization bound for a network that was trained in any way: by any optimizer, for
@@ -88,14 +94,18 @@ def certify(
         `task.transform` takes them, up to a positive factor (which changes nothing: networks
         without biases are homogeneous). Of a raw first layer the part in the span of the
         training inputs is kept.
-    - `bounds`: bounds of the ladder that need nothing but a network; by default all of ours.
+    - `anchor`: an anchor for the anchored bounds, out of [`anchor_of`][]; none by default.
+    - `key`: for their draws, which nothing else has used: `jax.random.key(0)` if `None`.
+    - `bounds`: bounds of the ladder that need nothing but a network (and an anchor, if there is
+        one); by default all of ours.
 
     **Returns:**
 
     A [`Certificate`][]: `"split-a-posteriori"`, which plugs in $\\Sigma_X$ for the distribution's
     $\\Sigma$, and, if the task has test inputs and a norm bound known beforehand
     and its whitening dropped no direction (`components`, `cut`), `"split-no-plug-in"`, which does
-    not.
+    not; with an anchor `"anchored"`, which needs none of these,
+    `"anchored-one-draw"` and `"anchor-test-bound"`.
 
     **Raises:**
 
@@ -111,7 +121,8 @@ def certify(
         raise ValueError(
             f"`net` must have {expected} inputs ({inputs} ones of the task), got {width}."
         )
-    known = ladder.known_of(task, along=False)
+    anchored = anchor is not None and _validate.instance("anchor", anchor, Anchor) is not None
+    known = ladder.known_of(task, depth=net.depth, along=False, anchored=anchored)
     if bounds is None:
         bounds = ladder.applicable(ladder.default_bounds(), known)
     bounds = ladder.checked_bounds(bounds, known)
@@ -120,7 +131,8 @@ def certify(
             back = task.transform.inverse(np.eye(task.rank)).T
             first = jnp.asarray(np.asarray(net.weights[0], float) @ back, net.weights[0].dtype)
             net = LeakyMLP((first, *net.weights[1:]), net.epsilon)
-        terms = ladder.evaluate_network(bounds, net, task, delta)
+        terms = ladder.evaluate_network(bounds, net, task, delta, anchor=anchor, key=key)
+        certified, risks = certified_by(terms, anchor)
         test = None
         if task.x_test is not None and task.y_test is not None:
             test = _risk(net, task.x_test, task.y_test)
@@ -128,5 +140,7 @@ def certify(
     rows = []
     for bound in bounds:
         best = terms[bound.name].at(int(terms[bound.name].best_margins()))
-        rows.append(row(bound, best, bound.assumes(task), test))
-    return Certificate(bounds, rows, net, train, test, summary(task)["held_out_trace"], delta)
+        risk = risks.get(bound.name, test)
+        rows.append(row(bound, best, bound.assumes(task), risk))
+    trace = summary(task)["held_out_trace"]
+    return Certificate(bounds, rows, net, certified, train, test, trace, delta)

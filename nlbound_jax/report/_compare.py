@@ -14,10 +14,9 @@ from .._files import plain
 from .._results import outcome
 from ..ladder import AbstractBound, Terms
 from ..tasks import Task
-from ._report import Report, chosen_bounds, report_of
+from ._report import Report, chosen_bounds, report_of, run_of
 from ._rows import Rows
 from ._settings import Settings
-from ._train import train
 
 EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 TIMES = 10  # saved times at which the classical bounds are evaluated
@@ -128,8 +127,9 @@ def _point(
     progress_meter: diffrax.AbstractProgressMeter | None,
 ) -> _Point:
     """Train a network, and evaluate every bound on it."""
-    run = train(task, settings, progress_meter=progress_meter)
-    report = report_of(run, settings, chosen_bounds(None, task, settings))
+    chosen = chosen_bounds(None, task, settings)
+    run = run_of(task, settings, chosen, progress_meter)
+    report = report_of(run, settings, chosen)
     labelled = report.labelled()
     ours = _rows_and_curves(labelled, ours=True)
     terms = _classical(run, settings, classical, times)

@@ -34,7 +34,9 @@ def plot(report: Report) -> Figure:
         style = {"color": bound.colour, "marker": "" if len(rows) > 1 else bound.marker or "o"}
         left.plot([row["t"] for row in rows], values, label=bound.name, **style)
     left.set_title("bound on the test error, best margin at each t")
-    name = min(report.names(), key=lambda name: report.best(name)["value"])
+    # Of what is evaluated over time, and so about the network itself.
+    over_time = [b.name for b in report.bounds if b.over_time] or report.names()
+    name = min(over_time, key=lambda name: report.best(name)["value"])
     parts = report.over_time(name)
     named = (("complexity", "complexity"), ("rest", "rest"), ("train_term", "train_term"))
     for key, colour in named:
@@ -48,7 +50,7 @@ def plot(report: Report) -> Figure:
         axis.axhline(0.5, ls=":", color=COLOURS["guess"], label="random guess")
         axis.set_xlabel("t (gradient-flow time)")
         axis.set_ylim(0, 1.05)
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="x-small", ncols=2, loc="upper left")
     left.set_ylabel("risk (fraction misclassified)")
     settings = report.settings
     figure.suptitle(

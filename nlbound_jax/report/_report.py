@@ -1,12 +1,13 @@
 """A task and settings become a trained network and what the bounds say of it."""
 
 import importlib.metadata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -16,7 +17,8 @@ from .._results import outcome
 from ..dynamics import Trajectory
 from ..ladder import AbstractBound, Terms
 from ..networks import LeakyMLP
-from ..tasks import Task
+from ..tasks import AnchorSplit, Task
+from ._anchor import declared_split, train_anchor
 from ._rows import Rows
 from ._settings import Settings
 from ._train import train
@@ -37,6 +39,9 @@ class Report(eqx.Module):
     - `train_risk`, `test_risk`: the share of samples with $y f(x) \\le 0$ over time, `(times,)`: an
         output of 0, or NaN, is an error. `test_risk` is `None` without test data.
     - `assumes`: what each bound assumes of these data, by its name.
+    - `omitted`: why a bound of the ladder was left out, by its name.
+    - `certified`: the network that a bound is about where that is not `network`, by the bound's
+        name, on raw features over the task's scale.
     - `task`: a summary of the data.
     - `settings`: the [`Settings`][].
     """
@@ -49,6 +54,9 @@ class Report(eqx.Module):
     train_risk: np.ndarray
     test_risk: np.ndarray | None
     assumes: dict[str, tuple[str, ...]]
+    omitted: dict[str, str]
+    certified: dict[str, LeakyMLP]
+    certified_risk: dict[str, float | None]
     task: dict[str, Any]
     settings: Settings = eqx.field(static=True)
 
@@ -65,7 +73,7 @@ class Report(eqx.Module):
         """The terms as rows, made when they are asked for."""
         ts, risks = np.asarray(self.trajectory.ts, float).tolist(), self.test_risk
         by_time = {} if risks is None else dict(zip(ts, risks.tolist(), strict=True))
-        return Rows(self.bounds, self.terms, self.assumes, by_time)
+        return Rows(self.bounds, self.terms, self.assumes, by_time, self.certified_risk)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary for each bound and cell (t, gamma), as in `report.json`: the keys
@@ -180,6 +188,7 @@ class Report(eqx.Module):
             "task": self.task,
             "settings": self.settings.as_dict(),
             "bounds": plain(self.rows()),
+            "omitted": self.omitted,
             "trajectory": plain(trajectory),
         }
 
@@ -203,23 +212,73 @@ def summary(task: Task) -> dict[str, Any]:
     }
 
 
-def chosen_bounds(
-    bounds: Sequence[AbstractBound] | None, task: Task, settings: Settings
-) -> tuple[AbstractBound, ...]:
+class Chosen(NamedTuple):
+    """The bounds of a report, the split that some of them need, and why others are left out."""
+
+    bounds: tuple[AbstractBound, ...]
+    split: AnchorSplit | None
+    omitted: dict[str, str]
+
+
+def chosen_bounds(bounds: Sequence[AbstractBound] | None, task: Task, settings: Settings) -> Chosen:
     """The bounds of a report: those that were asked for, else the paper's and ours as far as the
     data has what they need, with the numbers of the settings."""
-    known = ladder.known_of(task, along=True)
+    wanted = ladder.default_bounds() if bounds is None else bounds
+    if not isinstance(wanted, Sequence):
+        wanted = ()  # refused below
+    split, lacking = None, {"held_out": "it needs test inputs, and a norm that no input exceeds"}
+    lacking["one_hidden_layer"] = f"it needs depth 2, not {settings.depth}"
+    if any("anchor" in getattr(bound, "needs", ()) for bound in wanted):
+        try:
+            split = declared_split(task, settings)
+        except ValueError as error:
+            lacking["anchor"] = f"there is no anchor: {str(error).rstrip('.')}"
+    anchored = split is not None
+    known = ladder.known_of(task, depth=settings.depth, along=True, anchored=anchored)
     if bounds is not None:
-        return ladder.checked_bounds(bounds, known)
-    every = ladder.configured(ladder.default_bounds(), **settings.bound_numbers)
-    return ladder.applicable(every, known)
+        if "anchor" in lacking and split is None:
+            raise ValueError(f"`bounds` must be without anchored ones, as {lacking['anchor']}.")
+        return Chosen(ladder.checked_bounds(bounds, known), split, {})
+    every = ladder.configured(wanted, **settings.bound_numbers)
+    chosen = ladder.applicable(every, known)
+    missing = {bound.name: [n for n in bound.needs if n not in known] for bound in every}
+    omitted = {name: lacking[needs[0]] for name, needs in missing.items() if needs}
+    return Chosen(chosen, split, omitted)
 
 
-def report_of(run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, ...]) -> Report:
+def run_of(
+    task: Task,
+    settings: Settings,
+    chosen: Chosen,
+    progress_meter: diffrax.AbstractProgressMeter | None,
+) -> ladder.Run:
+    """The run that a report is on: the network, and the anchor if one is needed."""
+    anchor = None if chosen.split is None else train_anchor(task, chosen.split, settings)
+    return train(task, settings, anchor=anchor, progress_meter=progress_meter)
+
+
+def certified_by(
+    terms: Mapping[str, Terms], anchor: ladder.Anchor | None
+) -> tuple[dict[str, LeakyMLP], dict[str, float | None]]:
+    """The networks that bounds are about where these are others than the trained one, on raw
+    features, and their test errors, by the names of the bounds."""
+    networks, risks = {}, {}
+    for name, found in terms.items():
+        if found.certified is not None and anchor is not None:
+            # Such a bound is evaluated once, at one margin.
+            weights = tuple(jnp.asarray(w.reshape(w.shape[-2:])) for w in found.certified)
+            net = LeakyMLP(weights, anchor.net.epsilon)
+            networks[name], risks[name] = anchor.on_raw(net), anchor.test_risk(net)
+    return networks, risks
+
+
+def report_of(run: ladder.Run, settings: Settings, chosen: Chosen) -> Report:
     """The report on a run."""
+    bounds = chosen.bounds
     with jax.enable_x64(True):
         terms = ladder.evaluate_run(bounds, run, settings.delta)
         train_risk, test_risk = ladder.risks(run)
+        certified, certified_risk = certified_by(terms, run.anchor)
     return Report(
         bounds=bounds,
         terms=terms,
@@ -229,6 +288,9 @@ def report_of(run: ladder.Run, settings: Settings, bounds: tuple[AbstractBound, 
         train_risk=train_risk,
         test_risk=test_risk,
         assumes={bound.name: bound.assumes(run.task) for bound in bounds},
+        omitted=chosen.omitted,
+        certified=certified,
+        certified_risk=certified_risk,
         task=summary(run.task),
         settings=settings,
     )
@@ -270,5 +332,5 @@ def report(
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings
     _validate.instance("settings", settings, Settings)
-    bounds = chosen_bounds(bounds, task, settings)
-    return report_of(train(task, settings, progress_meter=progress_meter), settings, bounds)
+    chosen = chosen_bounds(bounds, task, settings)
+    return report_of(run_of(task, settings, chosen, progress_meter), settings, chosen)

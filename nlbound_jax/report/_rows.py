@@ -9,6 +9,9 @@ import numpy as np
 from .._results import outcome_name
 from ..ladder import AbstractBound, Terms
 
+# What a row is about, unless its bound is about another network.
+THE_NETWORK = "the network"
+
 
 def row(
     bound: AbstractBound, terms: Terms, assumes: Iterable[str], test_risk: float | None
@@ -43,6 +46,7 @@ def row(
         "test_risk": test_risk,
         "a_priori": bound.a_priori,
         "deterministic": bound.deterministic,
+        "about": THE_NETWORK if terms.certified is None else bound.about,
         "assumes": list(assumes),
         "source": bound.source,
         "numbers": bound.numbers,
@@ -65,6 +69,8 @@ class Rows:
     - `terms`: over time and margins, by name.
     - `assumes`: by name.
     - `test_risk`: by time of training; empty without test data.
+    - `certified_risk`: that of the network that a bound is about, by the name of the bound, where
+        it is another than the trained one.
     """
 
     def __init__(
@@ -73,14 +79,17 @@ class Rows:
         terms: Mapping[str, Terms],
         assumes: Mapping[str, Iterable[str]],
         test_risk: Mapping[float, float],
+        certified_risk: Mapping[str, float | None] | None = None,
     ):
         self.bounds = {bound.name: bound for bound in bounds}
         self.terms, self.assumes, self.test_risk = terms, assumes, test_risk
+        self.certified_risk = certified_risk or {}
 
     def cell(self, name: str, time: int, margin: int) -> dict[str, Any]:
         """The row of one cell."""
         terms = self.terms[name].at(time, margin)
         risk = self.test_risk.get(float(terms.t))
+        risk = self.certified_risk.get(name, risk)
         return row(self.bounds[name], terms, self.assumes[name], risk)
 
     def every(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from .. import _validate
 from ._report import Report
+from ._rows import THE_NETWORK
 
 
 def number(value: float | None) -> str:
@@ -59,7 +60,8 @@ def table(report: Report) -> Group:
     times = [float(t) for t in report.trajectory.ts]
     for name in report.names():
         for place, row in (("best", report.best(name)), ("end", report.at_end(name))):
-            train = float(report.train_risk[times.index(row["t"])])
+            own = row["about"] == THE_NETWORK
+            train = float(report.train_risk[times.index(row["t"])]) if own else None
             cells = [row["t"], row["gamma"], train]
             cells += [row[key] for key in ("train_term", "complexity", "rest")]
             texts = [number(c) for c in cells]
@@ -87,4 +89,11 @@ def notes(report: Report) -> list[str]:
         numbers = ", ".join(f"{name} = {value}" for name, value in bound.numbers.items())
         assumes = ", ".join(report.assumes[bound.name]) or "nothing more"
         lines.append(f"{bound.name}{f' ({numbers})' if numbers else ''} assumes: {assumes}.")
+    for name in report.certified:
+        about = report.at_end(name)["about"]
+        lines.append(f"{name} is about another network, with its own test error: {about}.")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.omitted.items():
+        reasons.setdefault(reason, []).append(name)
+    lines += [f"Left out: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return lines

@@ -254,6 +254,7 @@ def train(
     settings: Settings,
     *,
     envelope: bool = True,
+    anchor: ladder.Anchor | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
 ) -> ladder.Run:
     """A trained network and what its bounds need along the way: what a report is made of.
@@ -266,6 +267,7 @@ def train(
     **Other arguments:**
 
     - `envelope`: whether to integrate the envelope as well.
+    - `anchor`: out of [`train_anchor`][], for the anchored bounds; none by default.
     - `progress_meter`: a Diffrax progress meter; none by default.
 
     **Returns:**
@@ -293,4 +295,5 @@ def train(
             cells=settings.cells,
             envelope=envelope,
             key=bound_key(settings),
+            anchor=anchor,
         )

@@ -55,7 +55,7 @@ class Source:
             "num_samples": task.num_samples,
             "rank": task.rank,
             "alignment": float(task.alignment),
-            "known": ladder.known_of(task, along=True),
+            "known": ladder.known_of(task, depth=2, along=True),  # of some depth
             "labels": _digest(task.y, task.y_test),
         }
 

@@ -1,5 +1,7 @@
 """Data becomes a `Task`: labels in {-1, +1}, inputs in the unit ball, whitened."""
 
+from ._anchor import AnchorSplit as AnchorSplit
+from ._anchor import split as split
 from ._arrays import from_arrays as from_arrays
 from ._mnist import load_mnist as load_mnist
 from ._mnist import mnist as mnist

@@ -1,0 +1,126 @@
+"""The cells of the anchored bound, declared before the second part of the sample is seen."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from .. import _validate
+
+_RANGES = ("linear", "nonlinear")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchoredGrid:
+    """The cells over which [`anchored_bound`][] holds at once; their number is always paid for.
+
+    **Attributes:**
+
+    - `linear`: the range (lowest, highest, ratio of neighbours) of $S_0$, the deviation of the
+        noise on the linear part, in units of the anchor's outputs over $\\|\\hat x\\|$ on S1.
+    - `nonlinear`: the range of $S_N$, the deviation of the noise on the nonlinear part.
+    - `kappas`: the variance of the prior on the linear part over that of the noise.
+    - `kappas_nonlinear`: the same of the nonlinear part.
+    - `levels`: s in $p_c = \\Phi(s)$, the probability with which the noise stays below the
+        threshold.
+    - `bumps`: $\\beta$ of the correction of $E|z + \\sigma n| - |z|$; 0 is the constant one.
+    - `tail`: $s'$, the level of the nonlinear noise in the second form of the threshold.
+    - `margins`: $\\tau$, in the same units; the anchor errs where its margin is at most
+        $\\tau q$.
+    - `shares`: of $\\delta$, for the anchor's errors, for PAC-Bayes and for Monte Carlo.
+
+    **Raises:**
+
+    `ValueError` naming the attribute.
+    """
+
+    linear: tuple[float, float, float] = (2e-3, 0.2, 1.5)
+    nonlinear: tuple[float, float, float] = (1e-4, 0.1, 1.8)
+    kappas: tuple[float, ...] = (1.5, 3.0, 6.0, 10.0)
+    kappas_nonlinear: tuple[float, ...] = (1.0, 1.3)
+    levels: tuple[float, ...] = (0.4, 0.7, 1.0, 1.3, 1.6, 2.0)
+    bumps: tuple[float, ...] = (0.0, 0.25, 0.5)
+    margins: tuple[float, ...] = (0.0, 0.04)
+    tail: float = 3.4
+    shares: tuple[float, float, float] = (0.9, 0.08, 0.02)
+
+    def __post_init__(self):
+        for name in _RANGES:
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or len(given) != 3:
+                raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
+            low, high, ratio = given
+            _validate.scalar(name, low, low=0, open_low=True)
+            _validate.scalar(name, high, low=low)
+            _validate.scalar(name, ratio, low=1, open_low=True)
+        lists = {"kappas": {"low": 0, "open_low": True}, "levels": {}, "bumps": {"low": 0}}
+        lists |= {"kappas_nonlinear": lists["kappas"], "margins": {}}
+        for name, limits in lists.items():
+            given = getattr(self, name)
+            if not isinstance(given, tuple) or not given:  # a list could not be hashed
+                raise ValueError(f"`{name}` must be a tuple of at least one number, got {given!r}.")
+            for value in given:
+                _validate.scalar(name, value, **limits)
+        _validate.scalar("tail", self.tail)
+        if not isinstance(self.shares, tuple) or len(self.shares) != 3:
+            raise ValueError(f"`shares` must be a tuple of three numbers, got {self.shares!r}.")
+        for share in self.shares:
+            _validate.scalar("shares", share, low=0, high=1, open_low=True, open_high=True)
+        if math.fsum(self.shares) > 1 + 1e-12:
+            raise ValueError(f"`shares` must sum to at most 1, got {math.fsum(self.shares):g}.")
+
+    def values(self, name: str) -> Float[np.ndarray, " values"]:
+        """The values of a range, increasing.
+
+        **Arguments:**
+
+        - `name`: `"linear"` or `"nonlinear"`.
+
+        **Returns:**
+
+        `(values,)`; the last is at least the declared highest.
+
+        **Raises:**
+
+        `ValueError` if `name` is not one of these.
+        """
+        low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
+        count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio) - 1e-9))
+        values = low * ratio ** np.arange(count)
+        values[-1] = max(values[-1], high)  # rounding may leave it below
+        return values
+
+    def log_cells(self, families: int = 1, anchors: int = 1) -> float:
+        """$\\ln K$, the patterns of signs apart.
+
+        **Arguments:**
+
+        - `families`: the number of metrics times that of shapes.
+        - `anchors`: the number of anchors.
+
+        **Returns:**
+
+        The logarithm of the number of cells.
+        """
+        lists = ("kappas", "kappas_nonlinear", "levels", "bumps", "margins")
+        counts = [len(self.values(name)) for name in _RANGES]
+        counts += [len(getattr(self, name)) for name in lists]
+        return math.fsum(math.log(count) for count in (*counts, 2, families, anchors))
+
+
+def log_pattern_cost(width: int) -> Float[np.ndarray, "..."]:
+    """What a pattern of signs that differs from the anchor's in j of `width` places costs, by j:
+    $\\ln((j+1)(j+2)\\binom{\\text{width}}{j})$, as $\\sum_j \\frac1{(j+1)(j+2)} \\le 1$.
+
+    **Arguments:**
+
+    - `width`: the number of units.
+
+    **Returns:**
+
+    Nats, `(width + 1,)`.
+    """
+    j = np.arange(width + 1)
+    table = [math.lgamma(width + 1) - math.lgamma(i + 1) - math.lgamma(width - i + 1) for i in j]
+    return np.log((j + 1.0) * (j + 2.0)) + np.maximum(table, 0.0)

@@ -1,0 +1,129 @@
+"""Two networks, an anchor and one near it, as the anchored bound needs them; cells and their
+divergence."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._forward import outputs
+from ._anchored_noise import Noise, Parts, Sample, in_units, parts_of
+
+_Scalar = Float[Array, ""]
+
+
+class Problem(eqx.Module):
+    """A network and an anchor in one metric, over the unit.
+
+    **Attributes:**
+
+    - `sample`: the network on S2.
+    - `net`, `anchor`: their parts; where a sign differs the anchor's unit is zero.
+    - `shapes`: $\\sqrt{r_k / \\sum r}$, `(shapes width)`.
+    - `nonlinear`: 1, or 0 if epsilon is 0 and there is no nonlinear part.
+    """
+
+    sample: Sample
+    net: Parts
+    anchor: Parts
+    shapes: Float[Array, "shapes width"]
+    nonlinear: _Scalar
+
+
+class Cell(NamedTuple):
+    """One cell of the grid, or several with a leading axis."""
+
+    linear: Array
+    nonlinear: Array
+    kappa: Array
+    kappa_nonlinear: Array
+    level: Array
+    form: Array
+    bump: Array
+    shape: Array
+    margin: Array
+
+
+def over(numerator, denominator):
+    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
+
+
+def _closest(problem: Problem, linear, units):
+    """The factor of W that brings it closest to the anchor in a metric."""
+
+    def product(a: Parts, b: Parts):
+        straight = jnp.sum(a.linear * b.linear) / linear**2
+        return straight + jnp.sum(over(jnp.sum(a.units * b.units, axis=1), units**2))
+
+    own, both = product(problem.net, problem.net), product(problem.net, problem.anchor)
+    factor = both / jnp.where(own > 0, own, 1.0)
+    return jnp.where((own > 0) & (factor > 0), factor, 1.0)
+
+
+def noise_of(problem: Problem, cell: Cell, tail: float) -> Noise:
+    units = cell.nonlinear * problem.nonlinear * problem.shapes[cell.shape]
+    scale = jnp.sqrt(cell.kappa), jnp.sqrt(cell.kappa_nonlinear)
+    return Noise(
+        factor=_closest(problem, scale[0] * cell.linear, scale[1] * units),
+        linear=cell.linear,
+        units=units,
+        level=cell.level,
+        form=cell.form,
+        bump=cell.bump,
+        tail=jnp.asarray(tail),
+        margin=cell.margin,
+    )
+
+
+def divergence_of(problem: Problem, cell: Cell, noise: Noise):
+    """KL, from the differences themselves."""
+    width, dim = problem.net.units.shape
+    straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
+    units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
+    wide = straight / (cell.kappa * cell.linear**2)
+    wide = wide + jnp.sum(over(units, cell.kappa_nonlinear * noise.units**2))
+
+    def free(kappa):
+        return jnp.log(kappa) + 1 / kappa - 1
+
+    count = problem.nonlinear * width * dim
+    return (dim * free(cell.kappa) + count * free(cell.kappa_nonlinear) + wide) / 2
+
+
+def problem_of(x, y, x_first, weights, anchor, shapes, epsilon) -> tuple[Problem, Array]:
+    """The two networks over the unit, and in how many units they differ in sign."""
+    weights, anchor = in_units(weights), in_units(anchor)
+    centre = parts_of(anchor, epsilon)
+    net = parts_of(weights, epsilon, centre.signs)
+    same = net.signs == centre.signs
+    sizes = jnp.linalg.norm(x_first, axis=1)
+    on_first = over(outputs(anchor, x_first.T, epsilon), sizes)
+    unit = jnp.sqrt(jnp.mean(on_first**2))
+    unit = jnp.where(jnp.isfinite(unit) & (unit > 0), unit, 1.0)
+    if shapes is None:
+        size = jnp.linalg.norm(centre.units, axis=1)
+        shapes = floored(size)[None]
+    shapes = jnp.sqrt(shapes / jnp.sum(shapes, axis=1, keepdims=True))
+    q = jnp.linalg.norm(x, axis=1)
+    # By a forward pass: an output that is zero is zero there, and an error.
+    margin = over(y * outputs(anchor, x.T, epsilon), q) / unit
+    sample = Sample(
+        y=y,
+        anchor=jnp.where(jnp.isnan(margin), -jnp.inf, margin),
+        seen=q > 0,
+        output=over(y * outputs(weights, x.T, epsilon), q),
+        bends=over(jnp.abs(x @ net.units.T), q[:, None]),
+        signs=net.signs,
+    )
+    centre = Parts(
+        centre.linear / unit, jnp.where(same[:, None], centre.units, 0.0) / unit, centre.signs
+    )
+    nonlinear = jnp.where(epsilon > 0, 1.0, 0.0)
+    return Problem(sample, net, centre, shapes, nonlinear), jnp.sum(~same)
+
+
+def floored(sizes: Float[Array, "*shapes width"]) -> Float[Array, "*shapes width"]:
+    """At least a fifth of the mean, and all alike where all are zero."""
+    mean = jnp.mean(sizes, axis=-1, keepdims=True)
+    return jnp.where(mean > 0, jnp.maximum(sizes, 0.2 * mean), 1.0)

@@ -1,0 +1,142 @@
+"""The anchored bounds: what is paid for is the distance from a network that a part of the sample
+determines."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import bounds
+from .._results import RESULTS
+from ..networks import LeakyMLP, in_units
+from ..tasks import Task
+from ._anchor import Anchored
+from ._bound import AbstractBound
+from ._snapshot import Snapshot
+from ._terms import Terms
+
+
+class AbstractAnchoredBound(AbstractBound):
+    """Of the second part of a declared split of the sample, around an anchor that the first part
+    determines. It is evaluated once, at the end of training: the best of several times would
+    be a union over as many anchors."""
+
+    a_priori = False
+    over_time = False
+    source = "nlbound_jax"
+    marker = "D"
+    needs: ClassVar[tuple[str, ...]] = ("anchor", "key")
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """That the sample is iid, and nothing else."""
+        return ()
+
+
+def _errors(at: Snapshot, anchored: Anchored, weights: Any) -> Float[Array, " n"]:
+    """1 where a network on the split's inputs errs on S2: an output of 0, or NaN, is an error."""
+    net = in_units(LeakyMLP(weights, at.epsilon))[0]
+    return (~(anchored.y * net.features_first(anchored.x.T) > 0)).astype(float)
+
+
+class AnchoredBound(AbstractAnchoredBound):
+    """[`anchored_bound`][]: of the network itself, or of the one that the anchor comes with."""
+
+    name = "anchored"
+    about = "the same training from the anchor's start"
+    needs = ("anchor", "key", "one_hidden_layer")
+    measures = "error of the anchor and disagreement with it near the network"
+    cites = ("maurer2004note", "clopper1934use", "ledoux1991probability")
+    colour = "black"
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the network."""
+        anchored: Any = at.anchor
+        found = bounds.anchored_bound(
+            anchored.x,
+            anchored.y,
+            anchored.moved(at.net),
+            anchored.weights,
+            x_first=anchored.x_first,
+            epsilon=at.epsilon,
+            key=at.key,  # pyright: ignore
+            delta=delta,
+            shapes=anchored.shapes,
+        )
+        measured = found.disagreement / found.probability
+        names = ("anchor_risk", "anchor_bound", "disagreement", "monte_carlo", "divergence")
+        names += ("exponent", "distance_bound", "probability", "log_cells")
+        return at.terms(
+            gamma=None,
+            train_term=found.anchor_risk + measured,
+            complexity=found.distance_bound - measured,
+            rest=found.anchor_bound - found.anchor_risk,
+            result=found.result,
+            parts={name: getattr(found, name) for name in names},
+            certified=anchored.trained,
+        )
+
+
+class AnchoredOneDraw(AbstractAnchoredBound):
+    """[`one_draw_bound`][]: of the network with one fixed draw of noise added to its weights. The
+    network that was drawn is what is certified."""
+
+    name = "anchored-one-draw"
+    deterministic = False
+    about = "the network plus one draw of noise"
+    measures = "error of the drawn network"
+    cites = ("rivasplata2020pac", "viallard2023general", "maurer2004note", "mhammedi2019pac")
+    colour = "dimgray"
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the drawn network."""
+        anchored: Any = at.anchor
+        # In units of the anchor's layers: S1 determines them.
+        sizes = [jnp.sqrt(jnp.mean(w**2)) for w in anchored.weights]
+        found = bounds.one_draw_bound(
+            anchored.moved(at.net),
+            anchored.weights,
+            lambda weights: _errors(at, anchored, weights),
+            scales=tuple(jnp.where(size > 0, size, 1.0) for size in sizes),
+            key=at.key,  # pyright: ignore
+            delta=delta,
+        )
+        names = ("kl_value", "excess_value", "anchor_risk", "anchor_bound", "gap", "information")
+        return at.terms(
+            gamma=None,
+            train_term=found.empirical,
+            complexity=found.value - found.empirical,
+            rest=0.0,
+            result=found.result,
+            parts={name: getattr(found, name) for name in (*names, "scale", "log_cells")},
+            certified=found.parameters,
+        )
+
+
+class AnchorTestBound(AbstractAnchoredBound):
+    """What S2, which it never saw, says of the anchor itself: the exact binomial limit. It is
+    below the others, as it speaks of a network that was trained on a part of the sample."""
+
+    name = "anchor-test-bound"
+    needs = ("anchor",)
+    about = "the anchor"
+    measures = "error of the anchor"
+    cites = ("clopper1934use",)
+    colour = "silver"
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the anchor."""
+        anchored: Any = at.anchor
+        errors = _errors(at, anchored, anchored.weights)
+        count = jnp.asarray(float(errors.shape[0]))
+        limit = bounds.binomial_upper(jnp.sum(errors), count, delta)
+        risk = jnp.mean(errors)
+        return at.terms(
+            gamma=None,
+            train_term=risk,
+            complexity=0.0,
+            rest=limit - risk,
+            result=jax.tree.map(jnp.asarray, RESULTS.successful),
+            parts={"anchor_risk": risk},
+            certified=anchored.weights,
+        )

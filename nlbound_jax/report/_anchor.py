@@ -1,0 +1,95 @@
+"""The anchor of a report: the same training on a part of the sample."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _validate, ladder, tasks
+from ..networks import LeakyMLP, initialize
+from ..tasks import AnchorSplit, Task
+from ._settings import Settings
+from ._train import NothingToLearn, check_start, end_time, train_network
+
+
+def declared_split(task: Task, settings: Settings) -> AnchorSplit:
+    """The split that the settings declare, before the sample is looked at: an anchor that was
+    trained elsewhere must know no other sample than `task.x[split.first]`.
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `settings`: a [`Settings`][], of which `anchor_fraction` and `split_seed` count.
+
+    **Returns:**
+
+    An [`AnchorSplit`][].
+
+    **Raises:**
+
+    `ValueError` naming the argument: if `anchor_fraction` is 0, and as [`split`][].
+    """
+    settings = _validate.instance("settings", settings, Settings)
+    if not settings.anchor_fraction:
+        raise ValueError("`anchor_fraction` must be positive for a split, got 0.")
+    key = jax.random.key(settings.split_seed)
+    return tasks.split(task, key=key, fraction=settings.anchor_fraction)
+
+
+def _start(split: AnchorSplit, part: Task, settings: Settings) -> LeakyMLP:
+    """A start that S1 determines, as a network on the whitened inputs of a task: the same function
+    for all parts of the sample."""
+    check_start(settings)
+    net = initialize(
+        jax.random.key(settings.seed),
+        split.x.shape[1],
+        settings.width,
+        settings.depth,
+        epsilon=settings.epsilon,
+        beta=settings.beta,
+        kind=settings.init,
+        dtype=settings.dtype,
+    )
+    first = split.to_task(np.asarray(net.weights[0]), part)
+    return LeakyMLP((jnp.asarray(first, settings.dtype), *net.weights[1:]), net.epsilon)
+
+
+def train_anchor(
+    task: Task, split: AnchorSplit, settings: Settings, devices: Sequence[Any] | None = None
+) -> ladder.Anchor:
+    """Train an anchor on S1 as the settings say, also as to when it ends: it is a matter of S1
+    alone. From the same start a network is trained on the whole sample: a start that depends on
+    the whole sample, as one on its whitened inputs does, would lead away from the anchor's (near
+    ReLU small differences grow).
+
+    **Arguments:**
+
+    - `task`: the data.
+    - `split`: out of [`declared_split`][].
+    - `settings`: a [`Settings`][].
+    - `devices`: as in [`gradient_flow`][].
+
+    **Returns:**
+
+    An [`Anchor`][], with that network.
+
+    **Raises:**
+
+    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged.
+    """
+
+    def trained(part: Task) -> LeakyMLP:
+        net = _start(split, part, settings)
+        try:
+            t1 = end_time(part, settings)
+        except NothingToLearn:
+            return net
+        ends = dataclasses.replace(settings, num_times=1)
+        return train_network(net, part, ends, t1, devices=devices).network()
+
+    with jax.enable_x64(True):
+        anchor, whole = trained(split.anchor), trained(task)
+        return ladder.anchor_of(split, anchor, task=split.anchor, trained=(whole, task))
