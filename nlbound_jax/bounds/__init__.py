@@ -4,6 +4,7 @@ from . import classical as classical
 from ._anchored import anchor_shapes as anchor_shapes
 from ._anchored import anchored_bound as anchored_bound
 from ._anchored_grid import AnchoredGrid as AnchoredGrid
+from ._anchored_nearby import Nearby as Nearby
 from ._anchored_search import AnchoredBound as AnchoredBound
 from ._anchored_search import anchored_search as anchored_search
 from ._binomial import binomial_upper as binomial_upper

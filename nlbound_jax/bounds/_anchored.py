@@ -11,8 +11,9 @@ from .. import _validate
 from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
 from ._anchored_grid import AnchoredGrid
+from ._anchored_nearby import Nearby, checked_nearby
 from ._anchored_problem import floored
-from ._anchored_search import AnchoredBound, anchored_search
+from ._anchored_search import FINALISTS, AnchoredBound, anchored_search
 
 # Folded into the key: one that has served for an initialization gives other numbers here.
 _TAG = 0x616E6368
@@ -33,6 +34,8 @@ def anchored_bound(
     anchors: int = 1,
     draws: int = 8,
     grid: AnchoredGrid | None = None,
+    near: Nearby | None = None,
+    finalists: int = FINALISTS,
 ) -> AnchoredBound:
     """The anchored bound on a network with one hidden layer. The sample is split into S1 and S2
     beforehand; S1 determines the coordinates $\\hat x$, a network U, the anchor, and all grids;
@@ -80,6 +83,11 @@ def anchored_bound(
         several training times.
     - `draws`: an even number, of draws for each sample.
     - `grid`: an [`AnchoredGrid`][]; it must be fixed before S2 is seen.
+    - `near`: a [`Nearby`][], what was known of W before it was trained. KL is then the most that
+        it could be, and the price of the signs that of the most that could differ: with the
+        envelope, all but the measured errors is known a priori. It is for the caller to know that
+        W is that near.
+    - `finalists`: how many of the cells that look best are looked at more closely.
 
     **Returns:**
 
@@ -116,17 +124,19 @@ def anchored_bound(
         "pairs": draws // 2,
         "anchors": _validate.integer("anchors", anchors, 1),
         "grid": grid,
+        "near": None if near is None else checked_nearby(near, width, dim),
+        "finalists": _validate.integer("finalists", finalists, 1),
     }
     if roots is None:
         return anchored_search(x, y, x_first, weights, anchor, shapes, **settings)
     best = None
     for i, root in enumerate(roots):
         settings["key"] = jax.random.fold_in(settings["key"], i)
-        root = root[None]
-        net, centre = ((w[0] / root, w[1]) for w in (weights, anchor))
-        found = anchored_search(
-            x * root, y, x_first * root, net, centre, shapes, metrics=len(roots), **settings
-        )
+        if near is not None:
+            settings["near"] = checked_nearby(near, width, dim).over(root)
+        nets = [(w[0] / root[None], w[1]) for w in (weights, anchor)]
+        inputs = (x * root[None], y, x_first * root[None])
+        found = anchored_search(*inputs, *nets, shapes, metrics=len(roots), **settings)
         best = found if best is None else _better(best, found, i)
     assert best is not None
     return best

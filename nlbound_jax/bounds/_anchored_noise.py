@@ -16,16 +16,22 @@ _Scalar = Float[Array, ""]
 FORMS = 2  # of the threshold
 
 
+def unit_of(w: Float[Array, "out in"]) -> _Scalar:
+    """A power of two near the largest entry."""
+    largest = jnp.max(jnp.abs(w))
+    largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1.0)
+    return largest / jnp.frexp(largest)[0]
+
+
 def in_units(weights: Weights) -> Weights:
     """Every layer over a power of two near its largest entry, which changes no sign of an
     output."""
+    return tuple(w / unit_of(w) for w in (w.astype(float) for w in weights))
 
-    def over(w):
-        largest = jnp.max(jnp.abs(w))
-        largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1.0)
-        return w / (largest / jnp.frexp(largest)[0])
 
-    return tuple(over(w.astype(float)) for w in weights)
+def over(numerator, denominator):
+    """A quotient, and 0 where the denominator is."""
+    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
 
 
 class Parts(eqx.Module):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._forward import outputs
-from ._anchored_noise import Noise, Parts, Sample, in_units, parts_of
+from ._anchored_nearby import Nearby, Reach, farthest, reach_of
+from ._anchored_noise import Noise, Parts, Sample, in_units, over, parts_of
 
 _Scalar = Float[Array, ""]
 
@@ -22,6 +23,8 @@ class Problem(eqx.Module):
     - `net`, `anchor`: their parts; where a sign differs the anchor's unit is zero.
     - `shapes`: $\\sqrt{r_k / \\sum r}$, `(shapes width)`.
     - `nonlinear`: 1, or 0 if epsilon is 0 and there is no nonlinear part.
+    - `reach`: what was known of the network before it was trained, where the divergence is to be
+        known before as well, or `None`.
     """
 
     sample: Sample
@@ -29,6 +32,7 @@ class Problem(eqx.Module):
     anchor: Parts
     shapes: Float[Array, "shapes width"]
     nonlinear: _Scalar
+    reach: Reach | None = None
 
 
 class Cell(NamedTuple):
@@ -45,18 +49,18 @@ class Cell(NamedTuple):
     margin: Array
 
 
-def over(numerator, denominator):
-    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
-
-
 def _closest(problem: Problem, linear, units):
-    """The factor of W that brings it closest to the anchor in a metric."""
+    """The factor of W, or of what is known of it, that brings it closest to the anchor in a
+    metric."""
+    net, anchor = problem.net, problem.anchor
+    if problem.reach is not None:
+        net, anchor = problem.reach.net, problem.reach.anchor
 
     def product(a: Parts, b: Parts):
         straight = jnp.sum(a.linear * b.linear) / linear**2
         return straight + jnp.sum(over(jnp.sum(a.units * b.units, axis=1), units**2))
 
-    own, both = product(problem.net, problem.net), product(problem.net, problem.anchor)
+    own, both = product(net, net), product(net, anchor)
     factor = both / jnp.where(own > 0, own, 1.0)
     return jnp.where((own > 0) & (factor > 0), factor, 1.0)
 
@@ -77,12 +81,15 @@ def noise_of(problem: Problem, cell: Cell, tail: float) -> Noise:
 
 
 def divergence_of(problem: Problem, cell: Cell, noise: Noise):
-    """KL, from the differences themselves."""
+    """KL, from the differences themselves, or from what they can be at most."""
     width, dim = problem.net.units.shape
-    straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
-    units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
-    wide = straight / (cell.kappa * cell.linear**2)
-    wide = wide + jnp.sum(over(units, cell.kappa_nonlinear * noise.units**2))
+    if problem.reach is None:
+        straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
+        units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
+        bent = jnp.sum(over(units, noise.units**2))
+    else:
+        straight, bent = farthest(problem.reach, noise)
+    wide = straight / (cell.kappa * cell.linear**2) + bent / cell.kappa_nonlinear
 
     def free(kappa):
         return jnp.log(kappa) + 1 / kappa - 1
@@ -91,8 +98,11 @@ def divergence_of(problem: Problem, cell: Cell, noise: Noise):
     return (dim * free(cell.kappa) + count * free(cell.kappa_nonlinear) + wide) / 2
 
 
-def problem_of(x, y, x_first, weights, anchor, shapes, epsilon) -> tuple[Problem, Array]:
-    """The two networks over the unit, and in how many units they differ in sign."""
+def problem_of(
+    x, y, x_first, weights, anchor, shapes, epsilon, near: Nearby | None = None
+) -> tuple[Problem, Array]:
+    """The two networks over the unit, and in how many units they differ in sign, or may differ."""
+    trained = weights
     weights, anchor = in_units(weights), in_units(anchor)
     centre = parts_of(anchor, epsilon)
     net = parts_of(weights, epsilon, centre.signs)
@@ -116,11 +126,12 @@ def problem_of(x, y, x_first, weights, anchor, shapes, epsilon) -> tuple[Problem
         bends=over(jnp.abs(x @ net.units.T), q[:, None]),
         signs=net.signs,
     )
-    centre = Parts(
-        centre.linear / unit, jnp.where(same[:, None], centre.units, 0.0) / unit, centre.signs
-    )
+    centre = Parts(centre.linear / unit, centre.units / unit, centre.signs)
     nonlinear = jnp.where(epsilon > 0, 1.0, 0.0)
-    return Problem(sample, net, centre, shapes, nonlinear), jnp.sum(~same)
+    reach = None if near is None else reach_of(near, trained, centre, epsilon)
+    near_net = Parts(centre.linear, jnp.where(same[:, None], centre.units, 0.0), centre.signs)
+    differences = jnp.sum(~same) if reach is None else reach.differences
+    return Problem(sample, net, near_net, shapes, nonlinear, reach), differences
 
 
 def floored(sizes: Float[Array, "*shapes width"]) -> Float[Array, "*shapes width"]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._results import RESULTS, where
 from .._types import Weights
 from ._anchored_grid import AnchoredGrid, log_pattern_cost
+from ._anchored_nearby import Nearby
 from ._anchored_noise import (
     FORMS,
     Sample,
@@ -44,7 +45,7 @@ class AnchoredBound(eqx.Module):
     - `disagreement`: the mean over S2 (by Monte Carlo) of
         $[y f_U > \\tau q]\\, P_\\theta(y h_\\theta \\le c q)$, not yet over $p_c$.
     - `monte_carlo`: what is added to it for having been estimated.
-    - `divergence`: KL.
+    - `divergence`: KL, or what it could be at most before the network was trained.
     - `exponent`: $(\\text{KL} + \\ln(2\\sqrt n K/\\delta_2))/n$.
     - `distance_bound`: $p_c^{-1} \\text{kl}^{-1}(\\text{disagreement} + \\text{monte carlo},
         \\text{exponent})$.
@@ -56,7 +57,7 @@ class AnchoredBound(eqx.Module):
     - `margin`: $\\tau$, in these units.
     - `kappa`, `kappa_nonlinear`, `level`, `form`, `bump`, `shape`: of the cell.
     - `metric`: which metric the cell has.
-    - `differences`: in how many units the sign differs from the anchor's.
+    - `differences`: in how many units the sign differs from the anchor's, or could at most.
     - `log_cells`: $\\ln K$ with the pattern of signs.
     - `result`: `successful`, or `blow_up` where a weight is not finite.
     """
@@ -145,8 +146,8 @@ def _table(problem: Problem, grid: AnchoredGrid, key, confidence, delta):
     return one, (linear, kappas, level, form, margins)
 
 
-def _rank(problem, grid, key, confidence, delta):
-    """The cells that look best, `FINALISTS` of them."""
+def _rank(problem, grid, key, confidence, delta, finalists):
+    """The cells that look best, `finalists` of them."""
     one, axes = _table(problem, grid, key, confidence, delta)
     outer = (
         jnp.arange(problem.shapes.shape[0]),
@@ -156,7 +157,7 @@ def _rank(problem, grid, key, confidence, delta):
     grids = [a.ravel() for a in jnp.meshgrid(*outer, indexing="ij")]
     table = jax.lax.map(one, tuple(grids))
     flat = jnp.where(jnp.isnan(table), jnp.inf, table).ravel()
-    best = jax.lax.top_k(-flat, min(FINALISTS, flat.size))[1]
+    best = jax.lax.top_k(-flat, min(finalists, flat.size))[1]
     c, i, j, k, t = jnp.unravel_index(best, table.shape)
     linear, kappas, level, form, margins = axes
     shape, spread, bump = (g[c] for g in grids)
@@ -178,8 +179,8 @@ def _distance(problem: Problem, cell: Cell, tail: float, mean, confidence):
     divergence = divergence_of(problem, cell, noise)
     exponent = (divergence + confidence) / len(problem.sample.y)
     probability = jnp.exp(log_probability(cell.level, cell.form, noise.tail))
-    # The inverse of what is not a number would be the mean.
-    distance = jnp.where(jnp.isnan(exponent), jnp.inf, invert(mean, exponent))
+    # The inverse of what is not a number would be the mean, that of infinity 1.
+    distance = jnp.where(jnp.isfinite(exponent), invert(mean, exponent), jnp.inf)
     return noise, divergence, exponent, probability, distance / probability
 
 
@@ -208,6 +209,8 @@ def anchored_search(
     metrics: int = 1,
     anchors: int = 1,
     grid: AnchoredGrid,
+    near: Nearby | None = None,
+    finalists: int = FINALISTS,
 ) -> AnchoredBound:
     """The engine of [`anchored_bound`][] in one metric, for arrays in float64 that were checked.
 
@@ -219,24 +222,29 @@ def anchored_search(
     - `key`: a JAX random key that nothing else has used.
     - `pairs`: half the number of draws a sample.
     - `metrics`: how many metrics are tried; the union over them is paid for here.
+    - `near`: as for [`anchored_bound`][], in float64.
+    - `finalists`: how many of the cells that look best are looked at more closely.
 
     **Returns:**
 
     An [`AnchoredBound`][].
     """
-    problem, differences = problem_of(x, y, x_first, weights, anchor, shapes, epsilon)
+    problem, differences = problem_of(x, y, x_first, weights, anchor, shapes, epsilon, near)
     families = metrics * problem.shapes.shape[0]
     sample = problem.sample
     count = len(sample.y)
     shares = jnp.asarray(grid.shares) * delta
     width = sample.bends.shape[1]
-    pattern = jnp.asarray(log_pattern_cost(width))[differences]
+    patterns = log_pattern_cost(width)
+    # Any number of differences up to that may turn out.
+    patterns = patterns if near is None else np.maximum.accumulate(patterns)
+    pattern = jnp.asarray(patterns)[differences]
     log_cells = grid.log_cells(families, anchors) + pattern
     confidence = math.log(2 * math.sqrt(count)) + log_cells - jnp.log(shares[1])
     # Independent of each other: the last draws must not depend on what chose the cell.
     ranking, second, last = jax.random.split(key, 3)
     share = shares[0] / (anchors * len(grid.margins) * metrics)
-    cells = _rank(problem, grid, ranking, confidence, share)
+    cells = _rank(problem, grid, ranking, confidence, share, finalists)
 
     def closer(cell):
         mean, _ = disagreement(sample, noise_of(problem, cell, grid.tail), second, 1)
@@ -245,8 +253,10 @@ def anchored_search(
             + _anchor_term(sample, cell.margin, share)[1]
         )
 
-    values = jax.lax.map(closer, cells)
-    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
+    best = 0
+    if len(cells.linear) > 1:
+        values = jax.lax.map(closer, cells)
+        best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
     cell = jax.tree.map(lambda a: a[best], cells)
     mean, variance = disagreement(sample, noise_of(problem, cell, grid.tail), last, pairs)
     cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / (metrics * anchors))

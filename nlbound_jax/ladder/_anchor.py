@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
+from .._types import AnyArray
 from ..bounds import anchor_shapes
 from ..networks import LeakyMLP, check_network, in_units
 from ..tasks import AnchorSplit, Task
@@ -25,12 +26,15 @@ class Anchor(eqx.Module):
     - `trained`: the network on $\\hat x$ that the anchored bounds are about, if it is another than
         the one at hand, or `None`.
     - `shapes`: how noise is shared out over the units, out of [`anchor_shapes`][], or `None`.
+    - `reference`: the reference network of S1 over time, $V_l$ on $\\hat x$, `(times out in)`
+        each, or `None`.
     """
 
     split: AnchorSplit
     net: LeakyMLP
     trained: LeakyMLP | None = None
     shapes: Float[Array, "shapes width"] | None = None
+    reference: tuple[Float[Array, "times _out _in"], ...] | None = None
 
     def test_risk(self, net: LeakyMLP) -> float | None:
         """The share of the test set on which a network errs: an output of 0, or NaN, is an error.
@@ -81,6 +85,7 @@ def anchor_of(
     task: Task | None,
     trained: tuple[LeakyMLP, Task] | None = None,
     others: Sequence[tuple[LeakyMLP, Task]] = (),
+    reference: Sequence[Float[AnyArray, "times _out _in"]] | None = None,
 ) -> Anchor:
     """What the anchored bounds need of an anchor.
 
@@ -99,6 +104,10 @@ def anchor_of(
         two are closest.
     - `others`: networks trained alike on parts of S1, each with its task, such as
         [`AnchorSplit.subsamples`][]: they show how noise is best shared out over the units.
+    - `reference`: the weights of the reference network of S1 over time, `(times out in)` each, on
+        the inputs that `net` takes: for the bound that is known a priori. S1 and independent
+        randomness determine all of them, also the times; the network at hand is compared with the
+        i-th at the i-th time of its run.
 
     **Returns:**
 
@@ -116,7 +125,30 @@ def anchor_of(
         alike = [_moved("others", other, split, of).weights for other, of in others]
         with jax.enable_x64(True):
             shapes = anchor_shapes(moved.weights, alike)
-    return Anchor(split, moved, certified, shapes)
+    over_time = None if reference is None else _over_time(reference, moved, split, task)
+    return Anchor(split, moved, certified, shapes, over_time)
+
+
+def _over_time(given, net: LeakyMLP, split: AnchorSplit, task: Task | None):
+    """The reference network over time on the split's inputs."""
+    arrays = [np.asarray(w, float) for w in given]
+    widths = [w.shape[:1] for w in net.weights]
+    if (
+        len(arrays) != net.depth
+        or any(w.ndim != 3 or w.shape[1:2] != n for w, n in zip(arrays, widths, strict=False))
+        or len({len(w) for w in arrays}) != 1
+    ):
+        raise ValueError(
+            f"`reference` must be {net.depth} arrays (times out in) of layers like those of `net`, "
+            f"got shapes {[w.shape for w in arrays]}."
+        )
+    # Where its flow stopped there is no anchor.
+    first = np.where(np.isfinite(arrays[0]), arrays[0], 0.0)
+    first = split.from_raw(first) if task is None else split.from_task(first, task)
+    stopped = ~np.all([np.isfinite(w).all(axis=(1, 2)) for w in arrays], axis=0)
+    first[stopped] = np.nan
+    with jax.enable_x64(True):
+        return tuple(jnp.asarray(w) for w in (first, *arrays[1:]))
 
 
 class Anchored(eqx.Module):
@@ -131,6 +163,8 @@ class Anchored(eqx.Module):
     - `weights`: those of the anchor, on $\\hat x$.
     - `trained`: those of the network that the bounds are about, on $\\hat x$, or `None`.
     - `shapes`: as in the [`Anchor`][].
+    - `stretch`: the spectral norm of `matrix`.
+    - `times`: the number of anchors in the [`Anchor`][]'s `reference`, or 0.
     """
 
     x: Float[Array, "n d"]
@@ -140,6 +174,8 @@ class Anchored(eqx.Module):
     weights: tuple[Float[Array, "_out _in"], ...]
     trained: tuple[Float[Array, "_out _in"], ...] | None
     shapes: Float[Array, "shapes width"] | None
+    stretch: Float[Array, ""]
+    times: int = eqx.field(static=True, default=0)
 
     def moved(self, net: LeakyMLP) -> tuple[Float[Array, "_out _in"], ...]:
         """The weights of the network that the bounds are about, as they act on $\\hat x$.
@@ -174,13 +210,16 @@ def anchored(anchor: Anchor, task: Task) -> Anchored:
 
     `ValueError` if `task` has other features.
     """
-    split = anchor.split
+    split, reference = anchor.split, anchor.reference
+    matrix = split.from_task(np.eye(task.rank), task)
     return Anchored(
         x=jnp.asarray(split.x, float),
         y=jnp.asarray(split.y, float),
         x_first=jnp.asarray(split.x_first, float),
-        matrix=jnp.asarray(split.from_task(np.eye(task.rank), task), float),
+        matrix=jnp.asarray(matrix, float),
         weights=anchor.net.weights,
         trained=None if anchor.trained is None else anchor.trained.weights,
         shapes=anchor.shapes,
+        stretch=jnp.asarray(np.linalg.norm(matrix, 2)),
+        times=0 if reference is None else len(reference[0]),
     )

@@ -12,9 +12,20 @@ from .._results import RESULTS
 from ..networks import LeakyMLP, in_units
 from ..tasks import Task
 from ._anchor import Anchored
-from ._bound import AbstractBound
+from ._bound import FLOW, AbstractBound
 from ._snapshot import Snapshot
 from ._terms import Terms
+
+# Fixed before any sample is seen. A distance that is only bounded asks for more noise and a wide
+# prior; a search at every time of a run for fewer cells.
+A_PRIORI = bounds.AnchoredGrid(
+    linear=(3e-3, 0.1, 1.4),
+    nonlinear=(1e-4, 0.1, 1.6),
+    kappas=(20.0, 50.0, 100.0, 200.0, 400.0),
+    kappas_nonlinear=(1.0, 1.3),
+    levels=(0.7, 1.0, 1.3, 1.6, 2.0),
+    bumps=(0.0,),
+)
 
 
 class AbstractAnchoredBound(AbstractBound):
@@ -37,6 +48,23 @@ def _errors(at: Snapshot, anchored: Anchored, weights: Any) -> Float[Array, " n"
     """1 where a network on the split's inputs errs on S2: an output of 0, or NaN, is an error."""
     net = in_units(LeakyMLP(weights, at.epsilon))[0]
     return (~(anchored.y * net.features_first(anchored.x.T) > 0)).astype(float)
+
+
+def _terms(at: Snapshot, found: bounds.AnchoredBound, certified: Any = None) -> Terms:
+    """What is measured on S2 is the train term; the distance is paid for by the rest of its
+    term."""
+    measured = found.disagreement / found.probability
+    names = ("anchor_risk", "anchor_bound", "disagreement", "monte_carlo", "divergence")
+    names += ("exponent", "distance_bound", "probability", "log_cells")
+    return at.terms(
+        gamma=None,
+        train_term=found.anchor_risk + measured,
+        complexity=found.distance_bound - measured,
+        rest=found.anchor_bound - found.anchor_risk,
+        result=found.result,
+        parts={name: getattr(found, name) for name in names},
+        certified=certified,
+    )
 
 
 class AnchoredBound(AbstractAnchoredBound):
@@ -63,18 +91,50 @@ class AnchoredBound(AbstractAnchoredBound):
             delta=delta,
             shapes=anchored.shapes,
         )
-        measured = found.disagreement / found.probability
-        names = ("anchor_risk", "anchor_bound", "disagreement", "monte_carlo", "divergence")
-        names += ("exponent", "distance_bound", "probability", "log_cells")
-        return at.terms(
-            gamma=None,
-            train_term=found.anchor_risk + measured,
-            complexity=found.distance_bound - measured,
-            rest=found.anchor_bound - found.anchor_risk,
-            result=found.result,
-            parts={name: getattr(found, name) for name in names},
-            certified=anchored.trained,
+        return _terms(at, found, anchored.trained)
+
+
+class AnchoredAPriori(AbstractAnchoredBound):
+    """[`anchored_bound`][] of the network itself around the reference network of S1, at the
+    distance that the envelope allows: the errors are measured, all else is known before training.
+    The anchors of all times are in the union."""
+
+    name = "anchored-a-priori"
+    a_priori = True
+    over_time = True
+    needs = ("reference", "envelope", "anchor", "key", "one_hidden_layer", "anchor_reference")
+    measures = "error of the first part's reference network and disagreement with it"
+    cites = ("maurer2004note", "clopper1934use", "ledoux1991probability")
+    colour = "tab:cyan"
+
+    def assumes(self, data: Task) -> tuple[str, ...]:
+        """That the envelope holds: discrete steps are outside it."""
+        return (FLOW,)
+
+    def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
+        """The bound on the trained network."""
+        anchored: Any = at.anchor
+        reference: Any = at.reference
+        anchor: Any = at.anchor_reference
+        first, *rest = at.weights
+        found = bounds.anchored_bound(
+            anchored.x,
+            anchored.y,
+            (first @ anchored.matrix, *rest),
+            anchor,
+            x_first=anchored.x_first,
+            epsilon=at.epsilon,
+            key=at.key,  # pyright: ignore
+            delta=delta,
+            anchors=anchored.times,
+            draws=2,
+            grid=A_PRIORI,
+            near=bounds.Nearby(
+                reference.weights, reference.envelope, anchored.matrix, anchored.stretch
+            ),
+            finalists=1,
         )
+        return _terms(at, found)
 
 
 class AnchoredOneDraw(AbstractAnchoredBound):

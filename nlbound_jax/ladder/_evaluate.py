@@ -105,6 +105,8 @@ def known_of(task: Task, *, depth: int, along: bool, anchored: bool = False) -> 
         known.append("held_out")
     if anchored:
         known += ["anchor", "key"]
+    if anchored and along:
+        known.append("anchor_reference")
     if depth == 2:
         known.append("one_hidden_layer")
     return tuple(known)
@@ -226,6 +228,7 @@ def evaluate_run(
     _validate.needs_x64("evaluate_run")
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
     lacking = {"envelope": run.reference.envelope is None, "key": run.key is None}
+    lacking["anchor_reference"] = run.anchor is None or run.anchor.reference is None
     depth, anchored = run.start.depth, run.anchor is not None
     known = known_of(run.task, depth=depth, along=True, anchored=anchored)
     known = [name for name in known if not lacking.get(name)]

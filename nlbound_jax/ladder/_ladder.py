@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ._anchored import AnchoredBound, AnchoredOneDraw, AnchorTestBound
+from ._anchored import AnchoredAPriori, AnchoredBound, AnchoredOneDraw, AnchorTestBound
 from ._bound import AbstractBound
 from ._classical import (
     VC,
@@ -28,6 +28,7 @@ OURS = (
     SplitWhollyAPriori(),
     SplitAPosteriori(),
     SplitNoPlugIn(),
+    AnchoredAPriori(),
     AnchoredBound(),
     AnchoredOneDraw(),
     AnchorTestBound(),

@@ -23,6 +23,7 @@ class Along(eqx.Module):
 
     - `ts`, `weights`, `reference`, `gammas`: of every time, an axis of times leading.
     - `epsilon`, `start`, `cells`: as in a [`Snapshot`][].
+    - `anchors`: the anchor's reference network, of every time, or `None`.
     - `key`: the numbers of a random key, or `None`.
     """
 
@@ -34,10 +35,11 @@ class Along(eqx.Module):
     gammas: Float[Array, "times k"]
     cells: Float[Array, ""]
     key: UInt32[Array, "..."] | None
+    anchors: tuple[Float[Array, "times _out _in"], ...] | None = None
 
     def changing(self) -> Any:
         """What has an axis of times, to be mapped over."""
-        return (self.ts, self.weights, self.reference, self.gammas)
+        return (self.ts, self.weights, self.reference, self.gammas, self.anchors)
 
     def at(self, times: Any) -> "Along":
         """The run at some of its times.
@@ -65,11 +67,12 @@ class Along(eqx.Module):
 
         A [`Snapshot`][].
         """
-        t, weights, reference, gammas = now
+        t, weights, reference, gammas, anchors = now
         net = LeakyMLP(weights, self.epsilon)
         key = None if self.key is None else jax.random.wrap_key_data(self.key)
         known: dict[str, Any] = {"t": t, "start": self.start, "reference": reference}
         known |= {"gammas": gammas, "cells": self.cells, "key": key}
+        known["anchor_reference"] = anchors
         return Snapshot(net, samples, **known)
 
 
@@ -120,6 +123,7 @@ class Run(eqx.Module):
             gammas=jnp.asarray(self.gammas),
             cells=jnp.asarray(float(self.cells)),
             key=None if self.key is None else jax.random.key_data(self.key),
+            anchors=None if self.anchor is None else self.anchor.reference,
         )
 
 
@@ -192,6 +196,12 @@ def follow(
         initial_residual=initial_residual,
         throw=True,
     )
+    times = np.shape(trajectory.ts)[0]
+    if anchor is not None and anchor.reference is not None and len(anchor.reference[0]) != times:
+        raise ValueError(
+            f"`anchor` must have a reference network at {times} times, as many as `trajectory`, "
+            f"got {len(anchor.reference[0])}."
+        )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
     return Run(task, start, trajectory, reference, gammas, cells, key, anchor)
 

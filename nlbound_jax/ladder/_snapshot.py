@@ -172,6 +172,8 @@ class Snapshot(eqx.Module):
     - `gammas`: margins fixed before the sample was seen, `(k,)`.
     - `cells`: how many cells (t, gamma) a bound that needs a union over them pays for.
     - `key`: for bounds that draw at random.
+    - `anchor_reference`: the weights of the anchor's reference network on $\\hat x$, at the time of
+        this point among its own.
     """
 
     net: LeakyMLP
@@ -182,6 +184,7 @@ class Snapshot(eqx.Module):
     gammas: Float[Array, " k"] | None = None
     cells: _Scalar | None = None
     key: PRNGKeyArray | None = None
+    anchor_reference: tuple[Float[Array, "_out _in"], ...] | None = None
 
     @property
     def envelope(self) -> Float[Array, " layers"] | None:

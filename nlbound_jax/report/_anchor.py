@@ -9,10 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _validate, ladder, tasks
+from ..dynamics import reference_flow
 from ..networks import LeakyMLP, initialize
 from ..tasks import AnchorSplit, Task
 from ._settings import Settings
-from ._train import NothingToLearn, check_start, end_time, train_network
+from ._train import (
+    NothingToLearn,
+    check_start,
+    end_time,
+    save_times,
+    start_network,
+    train_network,
+)
 
 
 def declared_split(task: Task, settings: Settings) -> AnchorSplit:
@@ -57,13 +65,26 @@ def _start(split: AnchorSplit, part: Task, settings: Settings) -> LeakyMLP:
     return LeakyMLP((jnp.asarray(first, settings.dtype), *net.weights[1:]), net.epsilon)
 
 
+def _reference(split: AnchorSplit, settings: Settings) -> Sequence[Any]:
+    """The reference network of S1 at the times at which its own training would be saved, from the
+    start of a report on S1 alone."""
+    part = split.anchor
+    start = start_network(part, settings)
+    try:
+        ts = save_times(end_time(part, settings), settings)
+    except NothingToLearn:
+        return [np.repeat(np.asarray(w)[None], settings.num_times, 0) for w in start.weights]
+    return reference_flow(start, part.target, np.asarray(ts, float), envelope=False).weights
+
+
 def train_anchor(
     task: Task, split: AnchorSplit, settings: Settings, devices: Sequence[Any] | None = None
 ) -> ladder.Anchor:
     """Train an anchor on S1 as the settings say, also as to when it ends: it is a matter of S1
     alone. From the same start a network is trained on the whole sample: a start that depends on
     the whole sample, as one on its whitened inputs does, would lead away from the anchor's (near
-    ReLU small differences grow).
+    ReLU small differences grow). The reference network of S1 starts as that of a report on S1
+    does.
 
     **Arguments:**
 
@@ -92,4 +113,7 @@ def train_anchor(
 
     with jax.enable_x64(True):
         anchor, whole = trained(split.anchor), trained(task)
-        return ladder.anchor_of(split, anchor, task=split.anchor, trained=(whole, task))
+        reference = _reference(split, settings)
+        return ladder.anchor_of(
+            split, anchor, task=split.anchor, trained=(whole, task), reference=reference
+        )
