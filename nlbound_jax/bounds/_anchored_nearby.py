@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from .. import _validate
 from .._products import product_gap
-from .._types import Weights
+from .._types import AnyArray, Weights
 from ._anchored_noise import Noise, Parts, over, parts_of, unit_of
 
 _Scalar = Float[Array, ""]
@@ -25,9 +25,9 @@ class Nearby(eqx.Module):
     """
 
     weights: Weights
-    distances: Float[Array, "2"]
-    matrix: Float[Array, "r d"]
-    stretch: _Scalar | None = None
+    distances: Float[AnyArray, "2"]
+    matrix: Float[AnyArray, "r d"]
+    stretch: Float[AnyArray, ""] | None = None
 
     def at_least_its_stretch(self) -> _Scalar:
         """$\\|A\\|$ or more.

@@ -3,6 +3,7 @@
 from ._anchor import Anchor as Anchor
 from ._anchor import Anchored as Anchored
 from ._anchor import anchor_of as anchor_of
+from ._anchored import A_PRIORI as A_PRIORI
 from ._anchored import AnchoredAPriori as AnchoredAPriori
 from ._anchored import AnchoredBound as AnchoredBound
 from ._anchored import AnchoredOneDraw as AnchoredOneDraw
