@@ -369,13 +369,22 @@ def test_the_row_says_what_it_assumes(run):
     assert bound.assumes(TASK) == ladder.SplitAPriori().assumes(TASK)[:1]
 
 
-def test_a_run_with_another_number_of_times_is_refused(run):
-    shorter = eqx.tree_at(lambda t: (t.ts, t.weights), run.trajectory, replace_fn=lambda a: a)
-    shorter = eqx.tree_at(lambda t: t.ts, shorter, shorter.ts[:2])
-    with pytest.raises(ValueError, match="`anchor` must have a reference network at 2 times"):
-        ladder.follow(
-            TASK, run.start, shorter, ratios=SMALL.ratios, cells=2, key=KEY, anchor=run.anchor
-        )
+def test_a_run_may_end_early_but_not_have_more_times(run):
+    """All declared times are paid for."""
+    bound = ladder.AnchoredAPriori()
+    whole = ladder.evaluate_run([bound], run, 0.01)[bound.name]
+    cut = eqx.tree_at(
+        lambda t: (t.ts, t.weights),
+        run.trajectory,
+        (run.trajectory.ts[:2], tuple(w[:2] for w in run.trajectory.weights)),
+    )
+    options = {"ratios": SMALL.ratios, "cells": SMALL.cells, "key": run.key}
+    early = ladder.follow(TASK, run.start, cut, anchor=run.anchor, **options)
+    found = ladder.evaluate_run([bound], early, 0.01)[bound.name]
+    assert_close(found.parts["log_cells"], whole.parts["log_cells"][:2], rtol=1e-12)
+    few = eqx.tree_at(lambda a: a.reference, run.anchor, tuple(w[:2] for w in run.anchor.reference))
+    with pytest.raises(ValueError, match="`anchor` must have a reference network at 3 times"):
+        ladder.follow(TASK, run.start, run.trajectory, anchor=few, **options)
 
 
 def test_the_reach_has_no_gap_at_a_unit_that_is_zero():

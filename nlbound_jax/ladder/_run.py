@@ -112,7 +112,10 @@ class Run(eqx.Module):
 
         An [`Along`][].
         """
-        reference = self.reference
+        reference, anchors = self.reference, None
+        if self.anchor is not None and self.anchor.reference is not None:
+            # A run that ended early has fewer times; all of them are in the union.
+            anchors = tuple(w[: len(self.trajectory.ts)] for w in self.anchor.reference)
         parts = (reference.norms, reference.frobenius, reference.envelope)
         return Along(
             ts=jnp.asarray(self.trajectory.ts, float),
@@ -123,7 +126,7 @@ class Run(eqx.Module):
             gammas=jnp.asarray(self.gammas),
             cells=jnp.asarray(float(self.cells)),
             key=None if self.key is None else jax.random.key_data(self.key),
-            anchors=None if self.anchor is None else self.anchor.reference,
+            anchors=anchors,
         )
 
 
@@ -197,10 +200,10 @@ def follow(
         throw=True,
     )
     times = np.shape(trajectory.ts)[0]
-    if anchor is not None and anchor.reference is not None and len(anchor.reference[0]) != times:
+    if anchor is not None and anchor.reference is not None and len(anchor.reference[0]) < times:
         raise ValueError(
-            f"`anchor` must have a reference network at {times} times, as many as `trajectory`, "
-            f"got {len(anchor.reference[0])}."
+            f"`anchor` must have a reference network at {times} times or more, as many as "
+            f"`trajectory`, got {len(anchor.reference[0])}."
         )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
     return Run(task, start, trajectory, reference, gammas, cells, key, anchor)
