@@ -95,8 +95,8 @@ def compared(seed, share=1.0):
     args = [jnp.asarray(x_first), ones, jnp.asarray(x_first)]
     net, anchor = (tuple(map(jnp.asarray, w)) for w in ((first @ matrix, last), anchor))
     args += [net, anchor, None, jnp.asarray(epsilon)]
-    found, most = _anchored_problem.problem_of(*args, near)
-    plain, differences = _anchored_problem.problem_of(*args)
+    found, most = _anchored_problem.problem_of(*args, near=near)  # pyright: ignore
+    plain, differences = _anchored_problem.problem_of(*args)  # pyright: ignore
     noise = _anchored_problem.noise_of(found, CELL, 3.4)
     pair = [_anchored_problem.divergence_of(p, CELL, noise) for p in (plain, found)]
     # Without what does not depend on the networks.
@@ -327,11 +327,12 @@ def test_a_run_stays_within_what_was_known_before(run):
                 near=known,
                 finalists=1,
             )
-            assert_close(terms.value[i, 0], found.value, rtol=1e-6)
-            assert_close(terms.parts["divergence"][i, 0], found.divergence, rtol=1e-6)
+            assert_close(np.asarray(terms.value)[i, 0], found.value, rtol=1e-6)
+            divergences = np.asarray(terms.parts["divergence"])
+            assert_close(divergences[i, 0], found.divergence, rtol=1e-6)
             args = [jnp.asarray(a) for a in (split.x, split.y, split.x_first)]
             args += [net, tuple(w[i] for w in anchor.reference), None, jnp.asarray(SMALL.epsilon)]
-            plain, differences = _anchored_problem.problem_of(*args)
+            plain, differences = _anchored_problem.problem_of(*args)  # pyright: ignore
             cell = _anchored_problem.Cell(
                 found.noise,
                 found.noise_nonlinear,
@@ -358,6 +359,7 @@ def test_the_anchors_know_nothing_of_the_second_part(run):
     target = y @ TASK.x / len(y)
     other = dataclasses.replace(TASK, y=y, target=target, alignment=float(np.linalg.norm(target)))
     again = train_anchor(other, declared_split(other, SMALL), SMALL)
+    assert again.reference is not None
     for w, v in zip(run.anchor.reference, again.reference, strict=True):
         np.testing.assert_array_equal(w, v)
 
