@@ -1,6 +1,7 @@
 """Attacks on the anchored bound: a finite population whose risk is known exactly, a network fitted
 to S2 and against the population inside one cell, and the same with less paid than is due."""
 
+import dataclasses
 import functools
 import math
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from nlbound_jax._forward import outputs
-from nlbound_jax.bounds import AnchoredGrid, anchored_search
+from nlbound_jax.bounds import AnchoredGrid, anchored_bound, anchored_search
 
 pytestmark = pytest.mark.float64
 
@@ -180,3 +181,71 @@ def test_half_of_the_complexity_is_refuted():
     exponent = (n * move**2 / 2 + math.log(2 * math.sqrt(n) / (0.08 * _DELTA))) / n
     whole, half = kl_inverse(np.array(seen), exponent), kl_inverse(np.array(seen), exponent / 2)
     assert half < population < whole
+
+
+_ONE = AnchoredGrid(linear=(0.5, 0.5, 2.0), nonlinear=(0.1, 0.1, 2.0), levels=(1.0,), **_CELL)
+
+
+def memorizing(shapes, search, grid=_ONE, bumps=(0.0,)):
+    """A point for each coordinate, all labels 1. The anchor is right on all; W is too on S2, by its
+    nonlinear parts alone, and wrong elsewhere: 95% of the population."""
+    n, size = _SIZE, 20 * _SIZE
+    seen = np.where(np.arange(size) < n, 30.0, 0.0)
+    other = np.where(np.arange(size) < n, 0.0, 30.0)
+    small, none = np.full(size, 0.01), np.zeros(size)
+    weights = np.stack([small, seen, -seen, other, -other]), np.array([[1.0, 1, 1, -1, -1]])
+    anchor = np.stack([small, none, none, none, none]), np.array([[1.0, 1, 1, -1, -1]])
+    x = np.zeros((n, size))
+    x[np.arange(n), np.arange(n)] = 1.0
+    weights, anchor = (tuple(map(jnp.asarray, w)) for w in (weights, anchor))
+    margins = outputs(weights, jnp.eye(size), jnp.asarray(1.0))
+    assert jnp.sum(~(margins > 0)) == size - n
+    bound = search(
+        jnp.asarray(x),
+        jnp.ones(n),
+        weights=weights,
+        anchor=anchor,
+        x_first=jnp.asarray(x),
+        shapes=None if shapes is None else jnp.asarray(shapes),
+        epsilon=jnp.asarray(1.0),
+        delta=jnp.asarray(_DELTA),
+        key=jax.random.key(0),
+        grid=dataclasses.replace(grid, bumps=bumps),
+    )
+    return 1 - n / size, bound
+
+
+@pytest.mark.parametrize("bumps", [(0.0, 0.5), (0.5,)])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        None,
+        [[1.0] * 5],
+        [[1e308] * 5],
+        [[1.0, *[1e-318] * 4]],
+        [[1.0, *[0.0] * 4]],
+        [[1.0] * 5, [1e300, *[1e-300] * 4]],
+    ],
+)
+def test_noise_that_vanishes_hides_no_distance(shapes, bumps):
+    risk, bound = memorizing(shapes, anchored_search, bumps=bumps)
+    assert float(bound.anchor_risk) == 0
+    assert float(bound.value) >= risk
+
+
+@pytest.mark.parametrize("spread", [(1e-100, 1e-100, 2.0), (1e-100, 0.1, 1e50)])
+def test_the_least_noise_that_is_allowed_hides_no_distance(spread):
+    grid = dataclasses.replace(_ONE, nonlinear=spread)
+    for shapes in (None, [[1.0, *[1e-100] * 4]]):
+        risk, bound = memorizing(shapes, anchored_bound, grid)
+        assert float(bound.value) >= risk
+
+
+def test_noise_that_would_vanish_is_refused():
+    for spread in ((1e-170, 1e-170, 2.0), (1e-300, 0.1, 1e50)):
+        for name in ("linear", "nonlinear"):
+            with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 1e-100"):
+                AnchoredGrid(**{name: spread})
+    for shapes in ([[1.0, *[1e-323] * 4]], [[1.0, *[1e-101] * 4]]):
+        with pytest.raises(ValueError, match="`shapes` must be (at least 1e-100 of the largest|positive)"):
+            memorizing(shapes, anchored_bound)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from .. import _validate
 from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
-from ._anchored_grid import AnchoredGrid
+from ._anchored_grid import SMALLEST, AnchoredGrid
 from ._anchored_nearby import Nearby, checked_nearby
 from ._anchored_problem import floored
 from ._anchored_search import FINALISTS, AnchoredBound, anchored_search
@@ -44,7 +45,7 @@ def anchored_bound(
     $u_k + \\sigma_k n_k$ in their places, n standard normal; $q = \\|\\hat x\\|_Q$. With
     probability $1 - \\delta$ over S2 (n samples) and the draws, for all cells and *all* networks W,
 
-    $P(y f_W \\le 0) \\le \\text{Bin}^{-1}(k_\\tau; n, \\delta_1/n_U)
+    $P(y f_W \\le 0) \\le \\text{Bin}^{-1}(k_\\tau; n, \\delta_1/(n_U n_\\tau n_Q))
     + \\frac1{p_c} \\text{kl}^{-1}\\big(\\frac1n \\sum_i [y_i f_U(x_i) > \\tau q_i]\\,
     P_\\theta(y_i h_\\theta(x_i) \\le c_i q_i),
     \\frac{\\text{KL} + \\ln(2 \\sqrt n K/\\delta_2)}{n}\\big)$
@@ -117,6 +118,7 @@ def anchored_bound(
     if shapes is not None:
         shapes = _rows("shapes", shapes, width)
     roots = None if metrics is None else jnp.sqrt(_rows("metrics", metrics, dim))
+    nearby = None if near is None else checked_nearby(near, width, dim)
     settings = {
         "epsilon": _validate.number("epsilon", epsilon, 0, 1),
         "delta": _validate.number("delta", delta, 0, 1, open_low=True, open_high=True),
@@ -124,19 +126,21 @@ def anchored_bound(
         "pairs": draws // 2,
         "anchors": _validate.integer("anchors", anchors, 1),
         "grid": grid,
-        "near": None if near is None else checked_nearby(near, width, dim),
+        "near": nearby,
         "finalists": _validate.integer("finalists", finalists, 1),
     }
     if roots is None:
         return anchored_search(x, y, x_first, weights, anchor, shapes, **settings)
     best = None
+    keys = jax.random.split(settings["key"], len(roots))
     for i, root in enumerate(roots):
-        settings["key"] = jax.random.fold_in(settings["key"], i)
-        if near is not None:
-            settings["near"] = checked_nearby(near, width, dim).over(root)
-        nets = [(w[0] / root[None], w[1]) for w in (weights, anchor)]
-        inputs = (x * root[None], y, x_first * root[None])
-        found = anchored_search(*inputs, *nets, shapes, metrics=len(roots), **settings)
+        settings["key"] = keys[i]
+        if nearby is not None:
+            settings["near"] = nearby.over(root)
+        net, centre = ((w[0] / root, w[1]) for w in (weights, anchor))
+        found = anchored_search(
+            x * root, y, x_first * root, net, centre, shapes, metrics=len(roots), **settings
+        )
         best = found if best is None else _better(best, found, i)
     assert best is not None
     return best
@@ -226,4 +230,11 @@ def _rows(name: str, given, width: int) -> Float[Array, "rows width"]:
     rows = _validate.real(name, given, 0, open_low=True)
     if rows.ndim != 2 or not rows.shape[0] or rows.shape[1] != width:
         raise ValueError(f"`{name}` must have shape (n, {width}), got {rows.shape}.")
-    return rows
+    if not _validate.is_traced(given):
+        least = np.asarray(given, float) / np.max(np.asarray(given, float), axis=1, keepdims=True)
+        if np.min(least) < SMALLEST:
+            raise ValueError(
+                f"`{name}` must be at least {SMALLEST:g} of the largest in the row, got "
+                f"{np.min(least):g} of it."
+            )
+    return rows / jnp.max(rows, axis=1, keepdims=True)

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from .. import _validate
 
 _RANGES = ("linear", "nonlinear")
+# The least deviation of a noise, and of a shape over the largest of its row: products of them and
+# of distances stay within the doubles.
+SMALLEST = 1e-100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +21,9 @@ class AnchoredGrid:
     **Attributes:**
 
     - `linear`: the range (lowest, highest, ratio of neighbours) of $S_0$, the deviation of the
-        noise on the linear part, in units of the anchor's outputs over $\\|\\hat x\\|$ on S1.
-    - `nonlinear`: the range of $S_N$, the deviation of the noise on the nonlinear part.
+        noise on the linear part, in units of the anchor's outputs over $\\|\\hat x\\|$ on S1; at
+        least 1e-100.
+    - `nonlinear`: the range of $S_N$, the deviation of the noise on the nonlinear part, likewise.
     - `kappas`: the variance of the prior on the linear part over that of the noise.
     - `kappas_nonlinear`: the same of the nonlinear part.
     - `levels`: s in $p_c = \\Phi(s)$, the probability with which the noise stays below the
@@ -51,7 +55,7 @@ class AnchoredGrid:
             if not isinstance(given, tuple) or len(given) != 3:
                 raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
             low, high, ratio = given
-            _validate.scalar(name, low, low=0, open_low=True)
+            _validate.scalar(name, low, low=SMALLEST)
             _validate.scalar(name, high, low=low)
             _validate.scalar(name, ratio, low=1, open_low=True)
         lists = {"kappas": {"low": 0, "open_low": True}, "levels": {}, "bumps": {"low": 0}}

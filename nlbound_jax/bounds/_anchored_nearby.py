@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from .. import _validate
 from .._products import product_gap
 from .._types import AnyArray, Weights
-from ._anchored_noise import Noise, Parts, over, parts_of, unit_of
+from ._anchored_noise import Noise, Parts, in_deviations, parts_of, unit_of
 
 _Scalar = Float[Array, ""]
 
@@ -111,22 +111,22 @@ def reach_of(near: Nearby, weights: Weights, anchor: Parts, epsilon: _Scalar) ->
 
 
 def farthest(reach: Reach, noise: Noise) -> tuple[_Scalar, _Scalar]:
-    """At least $\\|a l_W - l_0\\|^2$ and $\\sum_k \\|a u_k - u_{0k}\\|^2 / \\sigma_k^2$ with the
-    factor a."""
+    """At least $\\|a l_W - l_0\\|^2/S_0^2$ and $\\sum_k \\|a u_k - u_{0k}\\|^2 / \\sigma_k^2$ with
+    the factor a."""
     factor, sigma, (x1, x2) = noise.factor, noise.units, reach.distances
     straight = jnp.linalg.norm(factor * reach.net.linear - reach.anchor.linear)
+    straight = straight + factor * reach.linear
     moved = jnp.linalg.norm(factor * reach.net.units - reach.anchor.units, axis=1)
     own, others = (jnp.linalg.norm(p.units, axis=1) for p in (reach.net, reach.anchor))
     same = reach.net.signs == reach.anchor.signs
     # Where V has the other sign, W may have either.
     moved = jnp.where(same, moved, jnp.maximum(factor * own, others))
-    bent = jnp.sqrt(jnp.sum(over(moved**2, sigma**2)))
-    trained = jnp.max(over(reach.last, sigma)) * x1 + jnp.max(over(reach.rows, sigma)) * x2
-    trained = trained + x1 * x2 * jnp.max(over(jnp.ones_like(sigma), sigma))
-    found = (
-        (straight + factor * reach.linear) ** 2,
-        (bent + factor * reach.bend * trained) ** 2,
-    )
+    bent = jnp.linalg.norm(in_deviations(moved, sigma))
+    trained = jnp.max(in_deviations(reach.last, sigma)) * x1
+    trained = trained + jnp.max(in_deviations(reach.rows, sigma)) * x2 + x1 * x2 / jnp.min(sigma)
+    # Without nonlinear parts there is no noise on them either.
+    trained = jnp.where(reach.bend > 0, factor * reach.bend * trained, 0.0)
+    found = in_deviations(straight, noise.linear) ** 2, (bent + trained) ** 2
     return tuple(jnp.where(reach.finite, value, jnp.inf) for value in found)  # pyright: ignore
 
 

@@ -14,6 +14,7 @@ from .._types import Weights
 _Scalar = Float[Array, ""]
 
 FORMS = 2  # of the threshold
+_FAR = 1e30  # in deviations, and within single precision
 
 
 def unit_of(w: Float[Array, "out in"]) -> _Scalar:
@@ -32,6 +33,12 @@ def in_units(weights: Weights) -> Weights:
 def over(numerator, denominator):
     """A quotient, and 0 where the denominator is."""
     return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
+
+
+def in_deviations(distance, deviation):
+    """Distances over the deviation of the noise: 0 where there is none, infinite where no noise
+    hides one. (Squares come later, lest they vanish.)"""
+    return jnp.where(distance == 0, 0.0, distance / deviation)
 
 
 class Parts(eqx.Module):
@@ -66,7 +73,7 @@ class Sample(eqx.Module):
 
     - `y`: labels.
     - `anchor`: $y f_U / q$ over the unit; $-\\infty$ where it is not a number.
-    - `seen`: whether $q > 0$.
+    - `seen`: whether q is positive and neither it nor its square is out of range.
     - `output`: $y f_W / q$.
     - `bends`: $|u_k \\cdot \\hat x| / q$, `(n width)`.
     - `signs`: $s_k$.
@@ -151,13 +158,15 @@ def shift(
     - \\sum_{s_k = y} \\sigma_k \\kappa_\\beta(z_k/\\sigma_k + n_k)$, in the dtype of the draws.
     The sign of $z_k$ is absorbed by that of $n_k$, and nothing cancels."""
     dtype = draws.dtype
-    ratio = (sample_bends / jnp.where(units > 0, units, 1.0)[None]).astype(dtype)
+    ratio = sample_bends / jnp.where(units > 0, units, 1.0)[None]
+    ratio = jnp.minimum(ratio, _FAR).astype(dtype)  # its product with a bump of 0 must be 0
     units, signs, bump = units.astype(dtype), signs.astype(dtype), bump.astype(dtype)
     moved = jnp.maximum(draws, -draws - 2 * ratio)
     corrected = height(bump).astype(dtype) * jnp.exp(-0.5 * (bump * (ratio + draws)) ** 2)
     up, down = (jnp.where(signs == s, units, 0.0) for s in (1.0, -1.0))
-    moved = moved @ (up - down)
-    found = jnp.where(y > 0, moved - corrected @ up, -moved - corrected @ down)
+    moved = jnp.matmul(moved, up - down, precision="highest")
+    up, down = (jnp.matmul(corrected, side, precision="highest") for side in (up, down))
+    found = jnp.where(y > 0, moved - up, -moved - down)
     return found.astype(float)
 
 

@@ -9,7 +9,10 @@ from jaxtyping import Array, Float
 
 from .._forward import outputs
 from ._anchored_nearby import Nearby, Reach, farthest, reach_of
-from ._anchored_noise import Noise, Parts, Sample, in_units, over, parts_of
+from ._anchored_noise import Noise, Parts, Sample, in_deviations, in_units, over, parts_of
+
+# Of |x|: below it its square loses digits.
+_SMALLEST = 1e-140
 
 _Scalar = Float[Array, ""]
 
@@ -57,8 +60,9 @@ def _closest(problem: Problem, linear, units):
         net, anchor = problem.reach.net, problem.reach.anchor
 
     def product(a: Parts, b: Parts):
-        straight = jnp.sum(a.linear * b.linear) / linear**2
-        return straight + jnp.sum(over(jnp.sum(a.units * b.units, axis=1), units**2))
+        straight = jnp.sum((a.linear / linear) * (b.linear / linear))
+        spread = units[:, None]
+        return straight + jnp.sum(over(a.units, spread) * over(b.units, spread))
 
     own, both = product(net, net), product(net, anchor)
     factor = both / jnp.where(own > 0, own, 1.0)
@@ -84,12 +88,13 @@ def divergence_of(problem: Problem, cell: Cell, noise: Noise):
     """KL, from the differences themselves, or from what they can be at most."""
     width, dim = problem.net.units.shape
     if problem.reach is None:
-        straight = jnp.sum((noise.factor * problem.net.linear - problem.anchor.linear) ** 2)
-        units = jnp.sum((noise.factor * problem.net.units - problem.anchor.units) ** 2, axis=1)
-        bent = jnp.sum(over(units, noise.units**2))
+        net, anchor = problem.net, problem.anchor
+        straight = in_deviations(noise.factor * net.linear - anchor.linear, noise.linear)
+        bent = in_deviations(noise.factor * net.units - anchor.units, noise.units[:, None])
+        straight, bent = jnp.sum(straight**2), jnp.sum(bent**2)
     else:
         straight, bent = farthest(problem.reach, noise)
-    wide = straight / (cell.kappa * cell.linear**2) + bent / cell.kappa_nonlinear
+    wide = straight / cell.kappa + bent / cell.kappa_nonlinear
 
     def free(kappa):
         return jnp.log(kappa) + 1 / kappa - 1
@@ -114,14 +119,16 @@ def problem_of(
     if shapes is None:
         size = jnp.linalg.norm(centre.units, axis=1)
         shapes = floored(size)[None]
+    shapes = shapes / jnp.max(shapes, axis=1, keepdims=True)  # first, as the sum may overflow
     shapes = jnp.sqrt(shapes / jnp.sum(shapes, axis=1, keepdims=True))
     q = jnp.linalg.norm(x, axis=1)
+    seen = (q > _SMALLEST) & jnp.isfinite(q)
     # By a forward pass: an output that is zero is zero there, and an error.
     margin = over(y * outputs(anchor, x.T, epsilon), q) / unit
     sample = Sample(
         y=y,
-        anchor=jnp.where(jnp.isnan(margin), -jnp.inf, margin),
-        seen=q > 0,
+        anchor=jnp.where(jnp.isnan(margin) | ~seen, -jnp.inf, margin),
+        seen=seen,
         output=over(y * outputs(weights, x.T, epsilon), q),
         bends=over(jnp.abs(x @ net.units.T), q[:, None]),
         signs=net.signs,

@@ -13,13 +13,16 @@ _STEPS = 60
 
 def binary_kl(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, "..."]:
     """$\\text{kl}(p \\| q) = p \\ln(p/q) + (1-p) \\ln((1-p)/(1-q))$ for q in (0, 1)."""
-    other = jnp.where(p < 1, (1 - p) * (jnp.log1p(-p) - jnp.log1p(-q)), 0.0)
-    return jax.scipy.special.xlogy(p, p / q) + other
+    # By differences: the logarithm of a quotient near 1 would have an error of its own.
+    one = jnp.where(p > 0, p * jnp.log1p((p - q) / q), 0.0)
+    other = jnp.where(p < 1, (1 - p) * jnp.log1p((q - p) / (1 - q)), 0.0)
+    return one + other
 
 
 @eqx.filter_jit
 def invert(p: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The inverse by bisection; the upper end is returned, so that it is never too small."""
+    """The inverse by bisection; the upper end and some roundings more are returned, so that it is
+    never too small."""
 
     def halve(_, ends):
         low, high = ends
@@ -29,7 +32,7 @@ def invert(p: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array, "..."
 
     p, c = jnp.broadcast_arrays(p, c)
     _, high = jax.lax.fori_loop(0, _STEPS, halve, (p, jnp.ones_like(p)))
-    return high
+    return jnp.minimum(high * (1 + 96 * jnp.finfo(p.dtype).eps), 1.0)
 
 
 def kl_inverse(p: Numeric, c: Numeric) -> Float[Array, "..."]:

@@ -96,8 +96,7 @@ def one_draw_bound(
     $X = e' - e_U$, $\\theta(\\eta) = (-\\ln(1 - \\eta) - \\eta)/\\eta^2$,
     $\\delta_0 + \\delta_1 + \\delta_2 = \\delta$; a bar is the mean over S2, P that of the error
     $e' \\in [0, 1]$ of $\\theta'$ over the distribution. Both forms are paid for, and the best is
-    given. Where an error of the anchor is neither 0 nor 1, Chernoff's bound stands for
-    $\\text{Bin}^{-1}$. Proof: README of this folder, Section 8.
+    given. If `errors` gives floating numbers, Chernoff's bound stands for $\\text{Bin}^{-1}$. Proof: README of this folder, Section 8.
 
     z comes from `key` and must not depend on the sample nor on what trained the networks: take a
     key that nothing else has used. (A fixed number is folded into it, so that even the key of the
@@ -109,8 +108,9 @@ def one_draw_bound(
         and it is what is rounded that is certified.
     - `anchor`: $\\theta_U$, a PyTree of the same structure and shapes, that S1 and independent
         randomness determine.
-    - `errors`: a function of such parameters that gives the error on each sample of S2, `(n,)`, in
-        [0, 1]; what is not a number counts as 1.
+    - `errors`: a function of such parameters that gives the error on each sample of S2, `(n,)`:
+        truth values (best: the anchor's limit is exact for them), or numbers in [0, 1]; what is
+        not a number counts as 1. JAX must be able to trace it.
     - `scales`: $\\Sigma^{1/2}$: one positive number, or a PyTree prefix of `parameters` with a
         positive number or array for each leaf; determined by S1.
     - `key`: a JAX random key.
@@ -151,17 +151,18 @@ def one_draw_bound(
     keys = jax.random.split(key, len(leaves))
     noise = [jax.random.normal(k, w.shape, float) for k, w in zip(keys, leaves, strict=True)]
     centre = jax.tree.leaves(anchor)
-    of_anchor = _checked("errors", errors(anchor))
-    anchor_bound = _anchor_limit(of_anchor, _SHARES[1] * delta / anchors)
+    of_anchor, exact = _checked("errors", errors(anchor))
+    anchor_bound = _anchor_limit(of_anchor, exact, _SHARES[1] * delta / anchors)
     kl_cells = len(factors) * anchors
-    best = None
-    for cell, factor in enumerate(factors):
+
+    def at(cell, factor):
         drawn = [
             (w.astype(float) + factor * s * z).astype(w.dtype)
             for w, s, z in zip(leaves, spreads, noise, strict=True)
         ]
-        tree = jax.tree.unflatten(structure, drawn)
-        mine = _checked("errors", errors(tree), of_anchor.shape)
+        # The network whose errors are counted is the one that is returned, to the last bit.
+        tree = jax.lax.optimization_barrier(jax.tree.unflatten(structure, drawn))
+        mine, _ = _checked("errors", errors(tree), of_anchor.shape)
         information = _information(leaves, centre, spreads, noise, factor)
         found = {
             **_kl_form(mine, information, kl_cells, _SHARES[0] * delta),
@@ -170,15 +171,13 @@ def one_draw_bound(
             ),
             "parameters": tree,
             "scale": factor,
-            "cell": jnp.asarray(cell),
+            "cell": cell,
         }
         found["value"] = jnp.minimum(found["kl_value"], found["excess_value"])
         found["form"] = jnp.where(found["excess_value"] < found["kl_value"], 1, 0)
-        if best is not None:
-            take = found["value"] < best["value"]
-            found = jax.tree.map(lambda a, b, t=take: jnp.where(t, a, b), found, best)
-        best = found
-    assert best is not None
+        return found
+
+    best = _best(at, factors)
     value = best.pop("value")
     failed = ~jnp.isfinite(value)
     return OneDrawBound(
@@ -189,6 +188,25 @@ def one_draw_bound(
         log_cells=jnp.asarray(math.log(kl_cells * len(etas))),
         result=where(failed, RESULTS.blow_up, RESULTS.successful),
     )
+
+
+def _best(at: Callable[[Array, Array], dict[str, Any]], factors: Float[Array, " factors"]):
+    """The cell of the least value. The draws are made one after the other, by one program."""
+
+    def step(best, given):
+        found = at(*given)
+        take = (found["value"] < best["value"]) | (given[0] == 0)
+        return jax.tree.map(lambda a, b: jnp.where(take, a, b), found, best), None
+
+    cells = jnp.arange(len(factors)), factors
+    try:
+        like = jax.eval_shape(at, *(a[0] for a in cells))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError(
+            f"`errors` must be a function that JAX can trace, got {type(error).__name__}."
+        ) from None
+    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+    return jax.lax.scan(step, start, cells)[0]
 
 
 def _kl_form(mine, information, cells: int, delta) -> dict[str, _Scalar]:
@@ -223,12 +241,13 @@ def _excess_form(
     }
 
 
-def _anchor_limit(errors: Float[Array, " n"], delta) -> _Scalar:
-    """Exact if every error is 0 or 1, else by Chernoff's bound, which holds for all in [0, 1]."""
+def _anchor_limit(errors: Float[Array, " n"], exact: bool, delta) -> _Scalar:
+    """Exact for errors that are truth values or integers, whatever they turn out to be, else by
+    Chernoff's bound, which holds for all in [0, 1]."""
     count = jnp.asarray(float(errors.shape[0]))
-    whole = jnp.all((errors == 0) | (errors == 1))
-    exact = binomial_limit(jnp.round(jnp.sum(jnp.where(whole, errors, 0.0))), count, delta)
-    return jnp.where(whole, exact, invert(jnp.mean(errors), -jnp.log(delta) / count))
+    if exact:
+        return binomial_limit(jnp.sum(errors), count, delta)
+    return invert(jnp.mean(errors), -jnp.log(delta) / count)
 
 
 def _information(leaves, centre, spreads, noise, factor) -> _Scalar:
@@ -239,15 +258,19 @@ def _information(leaves, centre, spreads, noise, factor) -> _Scalar:
     return total
 
 
-def _checked(name: str, errors: Any, shape: tuple[int, ...] | None = None) -> Float[Array, " n"]:
-    """The errors of one network; what is not a number is an error."""
+def _checked(
+    name: str, errors: Any, shape: tuple[int, ...] | None = None
+) -> tuple[Float[Array, " n"], bool]:
+    """The errors of one network, and whether they are 0 or 1 by their type. What is not a number,
+    and what no error may be, is an error."""
     errors = jnp.asarray(errors)
-    errors = jnp.where(jnp.isnan(errors), 1.0, errors.astype(float))
+    exact = not jnp.issubdtype(errors.dtype, jnp.inexact)
     if errors.ndim != 1 or not errors.shape[0] or (shape is not None and errors.shape != shape):
         raise ValueError(f"`{name}` must give an array (n,), always the same, got {errors.shape}.")
+    errors = errors.astype(float)
     if not _validate.is_traced(errors):
-        _validate.real(name, errors, 0, 1)
-    return errors
+        _validate.real(name, jnp.where(jnp.isnan(errors), 1.0, errors), 0, 1)
+    return jnp.where((errors >= 0) & (errors <= 1), errors, 1.0), exact
 
 
 def _check_parameters(parameters: PyTree, anchor: PyTree) -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import bounds
 from .._results import RESULTS
@@ -44,10 +44,10 @@ class AbstractAnchoredBound(AbstractBound):
         return ()
 
 
-def _errors(at: Snapshot, anchored: Anchored, weights: Any) -> Float[Array, " n"]:
-    """1 where a network on the split's inputs errs on S2: an output of 0, or NaN, is an error."""
+def _errors(at: Snapshot, anchored: Anchored, weights: Any) -> Bool[Array, " n"]:
+    """Where a network on the split's inputs errs on S2: an output of 0, or NaN, is an error."""
     net = in_units(LeakyMLP(weights, at.epsilon))[0]
-    return (~(anchored.y * net.features_first(anchored.x.T) > 0)).astype(float)
+    return ~(anchored.y * net.features_first(anchored.x.T) > 0)
 
 
 def _terms(at: Snapshot, found: bounds.AnchoredBound, certified: Any = None) -> Terms:
