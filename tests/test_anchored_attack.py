@@ -247,5 +247,7 @@ def test_noise_that_would_vanish_is_refused():
             with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 1e-100"):
                 AnchoredGrid(**{name: spread})
     for shapes in ([[1.0, *[1e-323] * 4]], [[1.0, *[1e-101] * 4]]):
-        with pytest.raises(ValueError, match="`shapes` must be (at least 1e-100 of the largest|positive)"):
+        with pytest.raises(
+            ValueError, match="`shapes` must be (at least 1e-100 of the largest|positive)"
+        ):
             memorizing(shapes, anchored_bound)

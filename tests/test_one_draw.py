@@ -117,7 +117,9 @@ def test_zeros_and_what_is_not_a_number_are_errors():
 
 def test_losses_between_zero_and_one_take_chernoffs_limit():
     net, anchor, errors = problem()
-    found = one_draw_bound(net, anchor, lambda p: jnp.where(errors(p), 0.5, 0.0), scales=0.1, key=KEY, delta=0.1)
+    found = one_draw_bound(
+        net, anchor, lambda p: jnp.where(errors(p), 0.5, 0.0), scales=0.1, key=KEY, delta=0.1
+    )
     expected = kl_inverse(0.5 * np.asarray(errors(anchor)).mean(), -np.log(0.085) / 80)
     assert_close(found.anchor_bound, expected, rtol=1e-7)
 

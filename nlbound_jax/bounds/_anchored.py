@@ -133,10 +133,10 @@ def anchored_bound(
         return anchored_search(x, y, x_first, weights, anchor, shapes, **settings)
     best = None
     keys = jax.random.split(settings["key"], len(roots))
-    for i, root in enumerate(roots):
+    for i, root in enumerate(roots[:, None]):
         settings["key"] = keys[i]
         if nearby is not None:
-            settings["near"] = nearby.over(root)
+            settings["near"] = nearby.over(root[0])
         net, centre = ((w[0] / root, w[1]) for w in (weights, anchor))
         found = anchored_search(
             x * root, y, x_first * root, net, centre, shapes, metrics=len(roots), **settings

@@ -184,6 +184,22 @@ def _distance(problem: Problem, cell: Cell, tail: float, mean, confidence):
     return noise, divergence, exponent, probability, distance / probability
 
 
+def _best_of(problem: Problem, cells: Cell, tail: float, key, confidence, delta) -> Cell:
+    """The best of the cells, by a pair of draws for each sample."""
+    sample = problem.sample
+
+    def closer(cell):
+        mean, _ = disagreement(sample, noise_of(problem, cell, tail), key, 1)
+        distance = _distance(problem, cell, tail, mean, confidence)[-1]
+        return distance + _anchor_term(sample, cell.margin, delta)[1]
+
+    best = 0
+    if len(cells.linear) > 1:
+        values = jax.lax.map(closer, cells)
+        best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
+    return jax.tree.map(lambda a: a[best], cells)
+
+
 def monte_carlo_cost(variance, mean_count, delta):
     """What the true mean exceeds that of N independent draws in [0, 1] by, at most, from half the
     squared differences of N/2 pairs: their mean is bounded by Chernoff, then Bernstein's inequality
@@ -245,19 +261,7 @@ def anchored_search(
     ranking, second, last = jax.random.split(key, 3)
     share = shares[0] / (anchors * len(grid.margins) * metrics)
     cells = _rank(problem, grid, ranking, confidence, share, finalists)
-
-    def closer(cell):
-        mean, _ = disagreement(sample, noise_of(problem, cell, grid.tail), second, 1)
-        return (
-            _distance(problem, cell, grid.tail, mean, confidence)[-1]
-            + _anchor_term(sample, cell.margin, share)[1]
-        )
-
-    best = 0
-    if len(cells.linear) > 1:
-        values = jax.lax.map(closer, cells)
-        best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
-    cell = jax.tree.map(lambda a: a[best], cells)
+    cell = _best_of(problem, cells, grid.tail, second, confidence, share)
     mean, variance = disagreement(sample, noise_of(problem, cell, grid.tail), last, pairs)
     cost = monte_carlo_cost(variance, 2.0 * pairs * count, shares[2] / (metrics * anchors))
     cost = jnp.where(problem.nonlinear > 0, cost, 0.0)  # without it nothing is drawn

@@ -180,7 +180,8 @@ def linear_metric(
 
     - `weights`: $W_1$ and $W_2$, `(out in)` each.
     - `epsilon`: one minus the negative slope.
-    - `spectrum`: $\\lambda$, the eigenvalues of the inputs' second moment, `(d,)`.
+    - `spectrum`: $\\lambda$, `(d,)`, positive: fixed before the sample is drawn, or the eigenvalues
+        of the second moment of the whole sample, which is the declared plug-in.
     - `grid`: the cells, whose `thetas` and `exponents` are the metrics to try.
 
     **Returns:**

@@ -33,7 +33,7 @@ def split_penalty(
     a training loss:
 
     $S_m \\frac\\epsilon{\\gamma \\sqrt m} \\sum_j \\sigma^{L-1-j} \\rho^{j-1} p_j
-    + \\sqrt{\\frac{d \\ln(1 + \\|l_W\\|/\\nu\\gamma) + \\ln(K/\\delta)}{2m}}$
+    + \\sqrt{\\frac{d \\ln(1 + \\|l_W\\|/\\nu) + \\ln(K/\\delta)}{2m}}$
 
     with $p_j = \\sum_k |w_k|\\, \\|\\text{row}_k(W_j)\\|_\\mu \\prod_{i<j} \\|W_i\\|_F$ as in
     [`path_norms`][], but for $\\|v\\|_\\mu^2 = \\sum_i v_i^2/\\mu_i$ in the first layer,
@@ -51,7 +51,7 @@ def split_penalty(
 
     - `num_samples`: m.
     - `gamma`: the margin $\\gamma$ that the loss asks for. A network's scale is free, so 1 will do.
-    - `noise`: $\\nu/\\gamma$.
+    - `noise`: $\\nu/\\gamma$, the deviation of the noise over the margin.
     - `spectrum`: $\\lambda$, the eigenvalues of the inputs' second moment, `(d,)`; needed for
         `exponent` other than 0.
     - `exponent`: a; the bound has such metrics for L = 2 only.

@@ -51,7 +51,8 @@ def linear_sizes(
 
     - `weights`: $W_1, \\dots, W_L$, `(out in)` each.
     - `epsilon`: one minus the negative slope.
-    - `spectrum`: $\\lambda$, the eigenvalues of the inputs' second moment, `(d,)`.
+    - `spectrum`: $\\lambda$, `(d,)`, positive: fixed before the sample is drawn, or the eigenvalues
+        of the second moment of the whole sample, which is the declared plug-in.
     - `grid`: the cells, whose `priors` are the exponents.
 
     **Returns:**

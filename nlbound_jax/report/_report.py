@@ -41,7 +41,8 @@ class Report(eqx.Module):
     - `assumes`: what each bound assumes of these data, by its name.
     - `omitted`: why a bound of the ladder was left out, by its name.
     - `certified`: the network that a bound is about where that is not `network`, by the bound's
-        name, on raw features over the task's scale.
+        name, on raw features over the task's scale; `certified_risk`: its test error, `None`
+        without test data.
     - `task`: a summary of the data.
     - `settings`: the [`Settings`][].
     """
