@@ -96,8 +96,8 @@ def one_draw_bound(
     $X = e' - e_U$, $\\theta(\\eta) = (-\\ln(1 - \\eta) - \\eta)/\\eta^2$,
     $\\delta_0 + \\delta_1 + \\delta_2 = \\delta$; a bar is the mean over S2, P that of the error
     $e' \\in [0, 1]$ of $\\theta'$ over the distribution. Both forms are paid for, and the best is
-    given. If `errors` gives floating numbers, Chernoff's bound stands for $\\text{Bin}^{-1}$. Proof:
-    README of this folder, Section 8.
+    given. If `errors` gives floating numbers, Chernoff's bound stands for $\\text{Bin}^{-1}$.
+    Proof: README of this folder, Section 8.
 
     z comes from `key` and must not depend on the sample nor on what trained the networks: take a
     key that nothing else has used. (A fixed number is folded into it, so that even the key of the
