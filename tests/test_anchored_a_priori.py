@@ -19,6 +19,7 @@ from nlbound_jax.bounds import (
     _anchored_problem,
     _anchored_search,
 )
+from nlbound_jax.ladder._anchored import A_PRIORI
 from nlbound_jax.report import bound_key, declared_split, train, train_anchor
 
 pytestmark = pytest.mark.float64
@@ -323,7 +324,7 @@ def test_a_run_stays_within_what_was_known_before(run):
                 key=bound_key(SMALL),
                 anchors=SMALL.num_times,
                 draws=2,
-                grid=ladder.A_PRIORI,
+                grid=A_PRIORI,
                 near=known,
                 finalists=1,
             )

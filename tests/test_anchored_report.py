@@ -156,7 +156,7 @@ def test_a_task_that_dropped_directions_has_no_anchor():
     made = report(task, SMALL)
     assert "`components`" in made.omitted["anchored"]
     with pytest.raises(ValueError, match="`bounds` must be without anchored ones, as there is no"):
-        report(task, SMALL, bounds=[ladder.AnchoredBound()])
+        report(task, SMALL, bounds=[ladder.AnchoredAPosteriori()])
 
 
 def test_certify_takes_an_anchor(anchor, no_type_checks):

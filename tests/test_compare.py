@@ -103,7 +103,8 @@ def test_only_what_needs_it_plugs_in_the_second_moment(made):
     plugged = {
         row["bound"] for row in made.rows if "Sigma_X plugged in for Sigma" in row["assumes"]
     }
-    assert {row["bound"] for row in made.rows} - plugged == {"vc"}
+    iid_alone = {"vc", "anchored", "anchored-a-priori", "anchored-one-draw", "anchor-test-bound"}
+    assert {row["bound"] for row in made.rows} - plugged == iid_alone
 
 
 def test_without_a_sweep_and_without_draws(reported):

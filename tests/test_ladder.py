@@ -245,13 +245,17 @@ def test_a_new_number_does_not_recompile(monkeypatch):
 
 def test_bounds_need_what_they_say():
     """With less nothing is left out silently; with it each is evaluated."""
-    bare = ladder.known_of(TASK, along=False)
-    assert bare == ("held_out",)
+    bare = ladder.known_of(TASK, depth=2, along=False)
+    assert bare == ("held_out", "one_hidden_layer")
     names = [bound.name for bound in ladder.applicable(ladder.default_bounds(), bare)]
     assert names == ["split-a-posteriori", "split-no-plug-in"]
-    along = ladder.known_of(TASK, along=True)
-    assert ladder.applicable(ladder.all_bounds(), along) == ladder.all_bounds()
+    along = ladder.known_of(TASK, depth=2, along=True)
     assert OURS == [b.name for b in ladder.applicable(ladder.default_bounds(), along)]
+    along = ladder.known_of(TASK, depth=2, along=True, anchored=True)
+    assert ladder.applicable(ladder.all_bounds(), along) == ladder.all_bounds()
+    deep = ladder.known_of(TASK, depth=3, along=True, anchored=True)
+    left_out = set(ladder.all_bounds()) - set(ladder.applicable(ladder.all_bounds(), deep))
+    assert {b.name for b in left_out} == {"anchored", "anchored-a-priori"}
 
 
 def test_the_reference_weights_are_bounded_at_the_distance_of_the_envelope():

@@ -11,7 +11,8 @@ from nlbound_jax.report import plot, save, table
 pytestmark = pytest.mark.float64
 
 TASK = small_task(m=400, test=200)  # the shapes of `test_split_report.py` and `test_compare.py`
-SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5)
+# Bounds around an anchor, and what a report saves for them, have a file of their own.
+SMALL = Settings(width=6, beta=0.05, epsilon=0.05, num_times=5, anchor_fraction=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def cells(made, bound):
 def test_every_entry_has_the_keys_of_the_schema(made):
     keys = {"bound", "t", "gamma", "train_term", "complexity", "rest", "uncapped", "value"}
     keys |= {"train_margin_risk", "train_ramp_risk", "test_risk", "a_priori", "deterministic"}
-    keys |= {"assumes", "source", "numbers", "result", "parts"}
+    keys |= {"assumes", "source", "about", "numbers", "result", "parts"}
     assert {"theorem-5.2-printed", "theorem-5.2-repaired"} <= set(made.names())
     for row in made.rows():
         assert keys == set(row)
@@ -96,7 +97,15 @@ def test_json_is_plain_and_complete(made, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.png"]
     data = json.loads((tmp_path / "report.json").read_text())
     assert data == made.as_dict()
-    assert set(data) == {"schema", "versions", "task", "settings", "bounds", "trajectory"}
+    assert set(data) == {
+        "schema",
+        "versions",
+        "task",
+        "settings",
+        "bounds",
+        "omitted",
+        "trajectory",
+    }
     assert data["settings"] == SMALL.as_dict()
     assert data["task"]["alignment"] == TASK.alignment
     assert data["trajectory"]["result"] == "successful"

@@ -236,6 +236,7 @@ def noise_sides(margins, spread, chances, dim):
     return chances @ (margins <= 0), smoothed, cost
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("dim", [1, 3, 50])
 def test_the_noise_is_paid_for_on_the_wrong_side_only(dim):
     rng = np.random.default_rng(dim)

@@ -29,7 +29,7 @@ WIDTH, TIMES = 5, 3
 # Numbers of lanes of a piece that do not fill the devices, and an axis that shares the flows.
 CONFIG = {
     "axes": {"epsilon": [0.001, 0.01, 0.03, 0.1], "kappa": [1, 2], "seed": [0, 1, 2]},
-    "settings": {"width": WIDTH, "num_times": TIMES, "end_time": 4.0},
+    "settings": {"width": WIDTH, "num_times": TIMES, "end_time": 4.0, "anchor_fraction": 0.0},
     "compute": {"chunk": 3},
 }
 NAMES = ["theorem-5.2-printed", "theorem-5.2-repaired", "trajectory", "trajectory-measured"]

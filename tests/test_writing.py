@@ -213,8 +213,8 @@ def commands(tmp_path_factory):
     (folder / "sweep.toml").write_text("\n".join(lines))
     options = [a for name, v in CELLS.items() for a in (f"--{name.replace('_', '-')}", v)]
     return {
-        "report": ["report", *small],
-        "compare": ["compare", *small, "--quick"],
+        "report": ["report", *small, "--anchor-fraction", 0],
+        "compare": ["compare", *small, "--quick", "--anchor-fraction", 0],
         "check": ["check", *small],
         "figure": ["figure", "1", "--preset", "tiny"],
         "heatmap": ["figure", "heatmap", folder / "grid.zarr", "--x", "epsilon", "--y", "t"],

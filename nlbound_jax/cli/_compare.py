@@ -15,7 +15,9 @@ from ._options import TRAINING, Only, declared
 @declared
 def compare(
     data: DataSpec,
-    settings: Annotated[Settings, Only((*TRAINING, "delta", "rtol"))],
+    settings: Annotated[
+        Settings, Only((*TRAINING, "delta", "rtol", "anchor_fraction", "split_seed"))
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="No sweep over epsilon, no Gaussian PAC-Bayes bound.")
     ] = False,

@@ -3,9 +3,8 @@
 from ._anchor import Anchor as Anchor
 from ._anchor import Anchored as Anchored
 from ._anchor import anchor_of as anchor_of
-from ._anchored import A_PRIORI as A_PRIORI
+from ._anchored import AnchoredAPosteriori as AnchoredAPosteriori
 from ._anchored import AnchoredAPriori as AnchoredAPriori
-from ._anchored import AnchoredBound as AnchoredBound
 from ._anchored import AnchoredOneDraw as AnchoredOneDraw
 from ._anchored import AnchorTestBound as AnchorTestBound
 from ._bound import AbstractBound as AbstractBound

@@ -67,14 +67,14 @@ def _terms(at: Snapshot, found: bounds.AnchoredBound, certified: Any = None) -> 
     )
 
 
-class AnchoredBound(AbstractAnchoredBound):
+class AnchoredAPosteriori(AbstractAnchoredBound):
     """[`anchored_bound`][]: of the network itself, or of the one that the anchor comes with."""
 
     name = "anchored"
     about = "the same training from the anchor's start"
     needs = ("anchor", "key", "one_hidden_layer")
     measures = "error of the anchor and disagreement with it near the network"
-    cites = ("maurer2004note", "clopper1934use", "ledoux1991probability")
+    cites = ("maurer2004note", "clopper1934use", "borell1975brunn")
     colour = "black"
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
@@ -104,7 +104,7 @@ class AnchoredAPriori(AbstractAnchoredBound):
     over_time = True
     needs = ("reference", "envelope", "anchor", "key", "one_hidden_layer", "anchor_reference")
     measures = "error of the first part's reference network and disagreement with it"
-    cites = ("maurer2004note", "clopper1934use", "ledoux1991probability")
+    cites = ("maurer2004note", "clopper1934use", "borell1975brunn")
     colour = "tab:cyan"
 
     def assumes(self, data: Task) -> tuple[str, ...]:
@@ -145,7 +145,13 @@ class AnchoredOneDraw(AbstractAnchoredBound):
     deterministic = False
     about = "the network plus one draw of noise"
     measures = "error of the drawn network"
-    cites = ("rivasplata2020pac", "viallard2023general", "maurer2004note", "mhammedi2019pac")
+    cites = (
+        "rivasplata2020pac",
+        "viallard2024general",
+        "maurer2004note",
+        "mhammedi2019pac",
+        "clopper1934use",
+    )
     colour = "dimgray"
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
@@ -187,7 +193,7 @@ class AnchorTestBound(AbstractAnchoredBound):
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:
         """The bound on the anchor."""
         anchored: Any = at.anchor
-        errors = _errors(at, anchored, anchored.weights)
+        errors = _errors(at, anchored, anchored.weights).astype(float)
         count = jnp.asarray(float(errors.shape[0]))
         limit = bounds.binomial_upper(jnp.sum(errors), count, delta)
         risk = jnp.mean(errors)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ._anchored import AnchoredAPriori, AnchoredBound, AnchoredOneDraw, AnchorTestBound
+from ._anchored import AnchoredAPosteriori, AnchoredAPriori, AnchoredOneDraw, AnchorTestBound
 from ._bound import AbstractBound
 from ._classical import (
     VC,
@@ -29,7 +29,7 @@ OURS = (
     SplitAPosteriori(),
     SplitNoPlugIn(),
     AnchoredAPriori(),
-    AnchoredBound(),
+    AnchoredAPosteriori(),
     AnchoredOneDraw(),
     AnchorTestBound(),
 )

@@ -79,10 +79,11 @@ class Report(eqx.Module):
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary for each bound and cell (t, gamma), as in `report.json`: the keys
         `bound`, `t`, `gamma` (`None` where a bound has none), `train_term`, `complexity`, `rest`,
-        their sum `uncapped`, `value` (at most 1), `train_margin_risk`, `train_ramp_risk`,
-        `test_risk`, `a_priori`, `deterministic`, `assumes`, `source`, `numbers` (those that the
-        bound was made with), `result`, and `parts`, an object of whatever the bound is made of. A
-        bound that chooses its margin has one row a time."""
+        their sum `uncapped`, `value` (at most 1), `train_margin_risk`, `train_ramp_risk` (`None`
+        where there is no margin), `test_risk`, `a_priori`, `deterministic`, `assumes`, `source`,
+        `about` (which network the bound is about, and `test_risk` with it), `numbers` (those that
+        the bound was made with), `result`, and `parts`, an object of whatever the bound is made of.
+        A bound that chooses its margin has one row a time."""
         return self.labelled().every()
 
     def best(self, bound: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class SweepConfig:
         given as a list or as `{"start": ..., "stop": ..., "num": ..., "scale": "log"}`.
     - `settings`: the options that are the same everywhere; what is not given has the default of
         the report (of [`grid`][] with `mode="theory"`).
-    - `mode`: `"report"`: networks are trained and the bounds evaluated along the way;
+    - `mode`: `"report"`: networks are trained and the bounds evaluated along the way, but for those
+        around an anchor (it would be two more flows a lane; `report` has them);
         `"theory"`: Theorem 5.2 alone, for numbers, nothing trained.
     - `keep`: what is kept of a report: out of `"trajectory"` (risks over time), `"bounds"` and
         `"checks"` (the smallest slack of every claimed inequality: two more flows in float64).
