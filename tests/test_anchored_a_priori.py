@@ -86,6 +86,15 @@ def adversary(rng, v, x, matrix):
     return [w + s for w, s in zip(v, steps, strict=True)]
 
 
+def known(problem, cell, noise):
+    """KL as it is known beforehand; the library takes what was measured where that is larger."""
+    straight, bent = _anchored_nearby.farthest(problem.reach, noise)
+    width, dim = problem.net.units.shape
+    free = [jnp.log(k) + 1 / k - 1 for k in (cell.kappa, cell.kappa_nonlinear)]
+    wide = straight / cell.kappa + bent / cell.kappa_nonlinear
+    return (dim * free[0] + width * dim * free[1] + wide) / 2
+
+
 def compared(seed, share=1.0):
     """KL as measured over what it can be at most, with the same factor, and the differences."""
     rng = np.random.default_rng(seed)
@@ -96,10 +105,11 @@ def compared(seed, share=1.0):
     args = [jnp.asarray(x_first), ones, jnp.asarray(x_first)]
     net, anchor = (tuple(map(jnp.asarray, w)) for w in ((first @ matrix, last), anchor))
     args += [net, anchor, None, jnp.asarray(epsilon)]
-    found, most = _anchored_problem.problem_of(*args, near=near)  # pyright: ignore
+    found, _ = _anchored_problem.problem_of(*args, near=near)  # pyright: ignore
+    most = found.reach.differences  # pyright: ignore
     plain, differences = _anchored_problem.problem_of(*args)  # pyright: ignore
     noise = _anchored_problem.noise_of(found, CELL, 3.4)
-    pair = [_anchored_problem.divergence_of(p, CELL, noise) for p in (plain, found)]
+    pair = _anchored_problem.divergence_of(plain, CELL, noise), known(found, CELL, noise)
     # Without what does not depend on the networks.
     free = [CELL.kappa, CELL.kappa_nonlinear]
     free = [float(jnp.log(k) + 1 / k - 1) for k in free]
@@ -192,7 +202,7 @@ def test_the_divergence_is_the_formula():
     kappa, kappa_n = float(found.kappa), float(found.kappa_nonlinear)
     wide = straight**2 / (kappa * float(found.noise) ** 2) + bent**2 / kappa_n
     free = 4 * (np.log(kappa) + 1 / kappa - 1) + 20 * (np.log(kappa_n) + 1 / kappa_n - 1)
-    assert_close(found.divergence, (free + wide) / 2, rtol=1e-9)
+    assert_close(found.divergence, (free + wide) / 2, rtol=1e-7)
     turned = int(np.sum(np.cumsum(np.sort(gains**2)) <= x2**2))
     assert int(found.differences) == turned
     assert_close(found.value, found.anchor_bound + found.distance_bound)
@@ -219,6 +229,34 @@ def test_metrics_and_scales_change_nothing_but_units():
     assert_close(call(near=smaller, weights=weights).value, plain.value, rtol=1e-9)
     found = call(metrics=np.full((1, 4), 4.0))
     assert_close(found.divergence, plain.divergence, rtol=0.05)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-155, 1e155, 1e200])
+def test_the_matrix_and_the_first_layer_may_have_opposite_scales(scale):
+    anchor, far, *_ = given()
+    near = Nearby(
+        (anchor[0] / scale, anchor[1]), far * jnp.asarray([1 / scale, 1.0]), scale * jnp.eye(4)
+    )
+    found = call(near=near)
+    assert_close(found.divergence, call().divergence, rtol=1e-7)
+    # All of the nonlinear noise's price is at stake where the second layer moves.
+    far = jnp.asarray([0.0, 1.0])
+    apart = call(near=Nearby(anchor, far, jnp.eye(4))).divergence
+    near = Nearby((anchor[0] / scale, anchor[1]), far, scale * jnp.eye(4))
+    assert_close(call(near=near).divergence, apart, rtol=1e-7)
+
+
+def test_a_network_that_is_farther_costs_what_it_is():
+    """Whatever the caller said, and however the flow was solved."""
+    anchor = given()[0]
+    far = tuple(w + 0.3 for w in anchor)
+    rash = call(weights=far, near=Nearby(anchor, jnp.asarray([1e-9, 1e-9]), jnp.eye(4)))
+    plain = call(weights=far, near=None)
+    assert float(rash.value) > float(plain.value) * (1 - 1e-2)
+    assert int(rash.differences) >= int(plain.differences)
+    turned = (anchor[0], -anchor[1])
+    rash = call(weights=turned, near=Nearby(anchor, jnp.asarray([1e-9, 1e-9]), jnp.eye(4)))
+    assert int(rash.differences) == 5
 
 
 def test_where_nothing_is_known_there_is_no_bound():
@@ -311,7 +349,7 @@ def test_a_run_stays_within_what_was_known_before(run):
             far = [np.linalg.norm(w - v) for w, v in zip(weights, near, strict=True)]
             assert np.all(np.array(far) <= np.asarray(run.reference.envelope[i]) + 1e-7)
             net = (jnp.asarray(weights[0] @ matrix), jnp.asarray(weights[1]))
-            known = Nearby(
+            before = Nearby(
                 tuple(w[i] for w in run.reference.weights), run.reference.envelope[i], matrix
             )
             found = bounds.anchored_bound(
@@ -325,7 +363,7 @@ def test_a_run_stays_within_what_was_known_before(run):
                 anchors=SMALL.num_times,
                 draws=2,
                 grid=A_PRIORI,
-                near=known,
+                near=before,
                 finalists=1,
             )
             assert_close(np.asarray(terms.value)[i, 0], found.value, rtol=1e-6)
@@ -348,8 +386,10 @@ def test_a_run_stays_within_what_was_known_before(run):
             noise = _anchored_problem.noise_of(plain, cell, 3.4)
             noise = eqx.tree_at(lambda n: n.factor, noise, found.factor)
             measured = _anchored_problem.divergence_of(plain, cell, noise)
+            with_reach, _ = _anchored_problem.problem_of(*args, near=before)  # pyright: ignore
+            assert_close(known(with_reach, cell, noise), found.divergence, rtol=1e-9)
             assert float(measured) <= float(found.divergence) * (1 + 1e-9)
-            assert int(differences) <= int(found.differences)
+            assert int(differences) <= int(with_reach.reach.differences)  # pyright: ignore
 
 
 def test_the_anchors_know_nothing_of_the_second_part(run):

@@ -250,7 +250,8 @@ def test_bounds_need_what_they_say():
     names = [bound.name for bound in ladder.applicable(ladder.default_bounds(), bare)]
     assert names == ["split-a-posteriori", "split-no-plug-in"]
     along = ladder.known_of(TASK, depth=2, along=True)
-    assert OURS == [b.name for b in ladder.applicable(ladder.default_bounds(), along)]
+    left_out = set(OURS) - {b.name for b in ladder.applicable(ladder.default_bounds(), along)}
+    assert left_out == {*(n for n in OURS if n.startswith("anchored")), "anchor-test-bound"}
     along = ladder.known_of(TASK, depth=2, along=True, anchored=True)
     assert ladder.applicable(ladder.all_bounds(), along) == ladder.all_bounds()
     deep = ladder.known_of(TASK, depth=3, along=True, anchored=True)

@@ -86,8 +86,8 @@ def anchored_bound(
     - `grid`: an [`AnchoredGrid`][]; it must be fixed before S2 is seen.
     - `near`: a [`Nearby`][], what was known of W before it was trained. KL is then the most that
         it could be, and the price of the signs that of the most that could differ: with the
-        envelope, all but the measured errors is known a priori. It is for the caller to know that
-        W is that near.
+        envelope, all but the measured errors is known a priori in each cell. If W turns out to be
+        farther, what it costs stands there, and the bound holds, but it was not known before.
     - `finalists`: how many of the cells that look best are looked at more closely.
 
     **Returns:**

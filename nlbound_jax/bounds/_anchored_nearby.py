@@ -11,6 +11,8 @@ from ._anchored_noise import Noise, Parts, in_deviations, parts_of, unit_of
 
 _Scalar = Float[Array, ""]
 
+_ROUNDINGS = 1e-9  # of a norm that was computed, or given
+
 
 class Nearby(eqx.Module):
     """What is known of a network W before it is trained: weights V near which it will be, such as
@@ -62,9 +64,9 @@ class Reach(eqx.Module):
     - `net`: the parts of V on $\\hat x$, in the units of W.
     - `anchor`: those of the anchor, over the unit, none of its units zero.
     - `linear`: at least the distance of the linear parts of W and V on $\\hat x$.
-    - `bend`: $\\|A\\| \\epsilon/2$, by which a distance of units is multiplied.
-    - `rows`, `last`: $\\|V_{1k}\\|$ and $|V_{2k}|$, `(width,)`.
-    - `distances`: x, `(2,)`; zero where they are not finite.
+    - `bend`: $\\epsilon/2$, by which a distance of units is multiplied.
+    - `rows`, `last`: $\\|A\\| \\|V_{1k}\\|$ and $|V_{2k}|$, `(width,)`.
+    - `distances`: $\\|A\\| x_1$ and $x_2$; zero where they are not finite.
     - `finite`: whether they are.
     - `differences`: in how many units at most the sign of W differs from the anchor's.
     """
@@ -84,25 +86,27 @@ def reach_of(near: Nearby, weights: Weights, anchor: Parts, epsilon: _Scalar) ->
     """What is known of W in its units; `anchor` is over the problem's unit."""
     units = [unit_of(w.astype(float)) for w in weights]
     first, last = (w / unit for w, unit in zip(near.weights, units, strict=True))
-    far = near.distances / jnp.stack(units)
+    # Before any square: the matrix and the first layer may have opposite scales.
+    stretch = near.at_least_its_stretch() * (1 + _ROUNDINGS)
+    far = near.distances / jnp.stack(units) * jnp.stack([stretch, jnp.ones_like(stretch)])
     finite = jnp.isfinite(far).all()
     x = jnp.where(finite, far, 0.0)
-    stretch = near.at_least_its_stretch()
     parts = parts_of((first @ near.matrix, last), epsilon)
     # Its sign also where its unit is zero: that of W may not be.
     net = Parts(parts.linear, parts.units, jnp.sign(last[0]))
-    sizes, gains = jnp.linalg.norm(first, axis=1), jnp.abs(last[0])
-    norms = [jnp.linalg.norm(first, 2), jnp.linalg.norm(last)]
+    stretched, gains = stretch * first, jnp.abs(last[0])
+    norms = [jnp.linalg.norm(stretched, 2), jnp.linalg.norm(last)]
     # To turn units over, W_2 must move by as much as they are.
     same = net.signs == anchor.signs
     squares = jnp.cumsum(jnp.sort(jnp.where(same, gains**2, jnp.inf)))
-    turned = jnp.where(finite, jnp.sum(squares <= x[1] ** 2) + jnp.sum(~same), len(gains))
+    turned = jnp.minimum(jnp.sum(squares <= x[1] ** 2) + jnp.sum(~same), len(gains))
+    turned = jnp.where(finite, turned, len(gains))
     return Reach(
         net=net,
         anchor=anchor,
-        linear=stretch * (1 - epsilon / 2) * product_gap(norms, list(x)),
-        bend=stretch * epsilon / 2,
-        rows=sizes,
+        linear=(1 - epsilon / 2) * product_gap(norms, list(x)),
+        bend=epsilon / 2,
+        rows=jnp.linalg.norm(stretched, axis=1),
         last=gains,
         distances=x,
         finite=finite,
@@ -153,7 +157,7 @@ def checked_nearby(near: Nearby, width: int, dim: int) -> Nearby:
     stretch = _validate.number("near.stretch", near.stretch, 0)
     if not any(map(_validate.is_traced, (stretch, matrix))):
         least = float(checked.at_least_its_stretch())
-        if float(stretch) < least * (1 - 1e-9):
+        if float(stretch) < least * (1 - _ROUNDINGS / 2):
             raise ValueError(
                 f"`near.stretch` must be at least the spectral norm {least:g} of `near.matrix`, "
                 f"got {float(stretch):g}."

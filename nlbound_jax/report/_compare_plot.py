@@ -14,13 +14,14 @@ TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 TRUTH = {"color": "black", "lw": 2.5, "ls": ":", "label": "true test error of the network"}
 
 
-def _style(bound: AbstractBound) -> dict:
-    """Ours are solid, the thick ones a priori; the classical ones are dashed and marked."""
-    if not bound.marker:
-        return {"color": bound.colour, "ls": "-", "lw": 2.8 if bound.a_priori else 1.3}
-    size = 4.5 if bound.over_time else 9
-    marked = {"marker": bound.marker, "ms": size, "mfc": "none"}
-    return {"color": bound.colour, "ls": "--", "lw": 1.0, **marked}
+def _style(bound: AbstractBound, ours: bool) -> dict:
+    """Ours are solid, the thick ones a priori; the classical ones are dashed."""
+    line = {"color": bound.colour, "ls": "--", "lw": 1.0}
+    if ours:
+        line |= {"ls": "-", "lw": 2.8 if bound.a_priori else 1.3}
+    if bound.marker:
+        line |= {"marker": bound.marker, "ms": 4.5 if bound.over_time else 9, "mfc": "none"}
+    return line
 
 
 def _floor(comparison: Comparison) -> float:
@@ -55,7 +56,8 @@ def plot_comparison(comparison: Comparison) -> Figure:
     panels = 2 if comparison.over_epsilon else 1
     figure = Figure(figsize=(1 + 5.5 * panels, 6.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))
-    styles = {bound.name: _style(bound) for bound in comparison.bounds}
+    ours = set(comparison.report.names())
+    styles = {bound.name: _style(bound, bound.name in ours) for bound in comparison.bounds}
     left = axes[0]
     for curve in comparison.over_time:
         name = curve["bound"]
