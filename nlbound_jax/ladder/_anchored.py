@@ -105,7 +105,7 @@ class AnchoredAPriori(AbstractAnchoredBound):
     needs = ("reference", "envelope", "anchor", "key", "one_hidden_layer", "anchor_reference")
     measures = "error of the first part's reference network and disagreement with it"
     cites = ("maurer2004note", "clopper1934use", "borell1975brunn")
-    colour = "tab:cyan"
+    colour, marker = "deepskyblue", ""
 
     def assumes(self, data: Task) -> tuple[str, ...]:
         """That the envelope holds: discrete steps are outside it."""

@@ -42,7 +42,8 @@ class AbstractBound(eqx.Module):
     - `measures`: what its train term is, in words.
     - `source`: where statement and proof stand.
     - `cites`: keys of `references.bib`.
-    - `colour`, `marker`: in pictures; what is not of this library has a marker.
+    - `colour`, `marker`: in pictures; what is not of this library, or is evaluated
+        once, has a marker.
     """
 
     name: AbstractClassVar[str]
