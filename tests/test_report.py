@@ -141,7 +141,7 @@ def test_the_picture_shows_what_it_says(made):
 @pytest.mark.quick
 def test_the_table_has_a_best_and_an_end_for_each_bound(made):
     grid = table(made).renderables[0]
-    assert grid.row_count == 2 * len(made.names())
+    assert grid.row_count == sum(1 + bound.over_time for bound in made.bounds)
 
 
 @pytest.mark.float64

@@ -222,6 +222,7 @@ class PACBayesGaussian(AbstractClassicalBound):
     name = "pac-bayes-gaussian"
     needs = ("start", "key")
     deterministic = False
+    about = "a random one, its mean and deviations trained further on the bound itself"
     measures = "error of a random network"
     over_time = False
     source = "Dziugaite and Roy 2017, Section 3; Maurer 2004"

@@ -8,6 +8,7 @@ from .. import _validate
 from .._colours import COLOURS
 from ..ladder import AbstractBound
 from ._compare import Comparison
+from ._rows import THE_NETWORK
 
 TOP = 5.0  # what lies above is far from saying anything
 TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
@@ -79,8 +80,8 @@ def plot_comparison(comparison: Comparison) -> Figure:
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = left.get_legend_handles_labels()
-    random = {bound.name for bound in comparison.bounds if not bound.deterministic}
-    labels = [f"{name} (another, random network)" if name in random else name for name in labels]
+    other = {row["bound"] for row in comparison.rows if row["about"] != THE_NETWORK}
+    labels = [f"{name} (another network)" if name in other else name for name in labels]
     figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=4)
     settings = comparison.report.settings
     figure.suptitle(

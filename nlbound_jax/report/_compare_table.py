@@ -11,6 +11,7 @@ from .. import _validate
 from .._files import prepare_folder, write_json, write_png
 from ._compare import Comparison
 from ._compare_plot import plot_comparison
+from ._rows import THE_NETWORK
 from ._table import number
 
 
@@ -57,7 +58,7 @@ def comparison_table(comparison: Comparison) -> Group:
         grid.add_row(
             row["bound"],
             "a priori" if row["a_priori"] else "a posteriori",
-            "the network" if row["deterministic"] else "a random one",
+            THE_NETWORK if row["about"] == THE_NETWORK else "another",
             " ".join(letters[a] for a in row["assumes"]) or "-",
             *(
                 number(row[key])
@@ -81,11 +82,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         "split bound pays for the nonlinear part; for the classical ones the confidence term.",
         "A priori: all but the train term is known before training.",
     ]
-    for bound in (bound for bound in comparison.bounds if not bound.deterministic):
+    others = [row for row in comparison.rows if row["about"] != THE_NETWORK]
+    lines += [f"{row['bound']} is about another network: {row['about']}." for row in others]
+    if others:
         lines.append(
-            f"{bound.name} bounds a random network whose mean and deviations are trained "
-            "further, on the bound itself; its train term is that network's error, and it may lie "
-            "below the true test error of the network that all other rows are about."
+            "The train term of such a row is that network's, and its bound may lie below the true "
+            "test error of the network that the other rows are about."
         )
     lines += [f"{letter}: {what}." for what, letter in _letters(comparison).items()]
     lines.append("All assume iid samples.")

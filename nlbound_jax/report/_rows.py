@@ -29,6 +29,8 @@ def row(
 
     A dictionary of plain values. `value` is at most 1, `uncapped` is the sum of the three terms.
     """
+    # A random network has no test error of its own here.
+    random = terms.certified is None and not bound.deterministic
     numbers = {
         "train_term": float(terms.train_term),
         "complexity": float(terms.complexity),
@@ -43,10 +45,10 @@ def row(
         **numbers,
         "train_margin_risk": _known(terms.margin_risk),
         "train_ramp_risk": _known(terms.ramp_risk),
-        "test_risk": test_risk,
+        "test_risk": None if random else test_risk,
         "a_priori": bound.a_priori,
         "deterministic": bound.deterministic,
-        "about": THE_NETWORK if terms.certified is None else bound.about,
+        "about": bound.about if random or terms.certified is not None else THE_NETWORK,
         "assumes": list(assumes),
         "source": bound.source,
         "numbers": bound.numbers,

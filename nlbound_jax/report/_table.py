@@ -58,8 +58,11 @@ def table(report: Report) -> Group:
     grid.add_column("bound\non test", justify="right", style="bold")
     grid.add_column("test\nerror", justify="right")
     times = [float(t) for t in report.trajectory.ts]
-    for name in report.names():
-        for place, row in (("best", report.best(name)), ("end", report.at_end(name))):
+    for bound in report.bounds:
+        name, rows = bound.name, [("end", report.at_end(bound.name))]
+        if bound.over_time:
+            rows.insert(0, ("best", report.best(name)))
+        for place, row in rows:
             own = row["about"] == THE_NETWORK
             train = float(report.train_risk[times.index(row["t"])]) if own else None
             cells = [row["t"], row["gamma"], train]
