@@ -125,7 +125,7 @@ class ClassTask(eqx.Module):
         """
         outputs = np.asarray(outputs, float)
         scores = outputs @ self.codes.T - np.sum(self.codes**2, axis=1) / 2
-        return np.argmax(scores, axis=-1)
+        return np.asarray(np.argmax(scores, axis=-1))
 
 
 def _codes(code: Any, count: int) -> Float[np.ndarray, "K outputs"]:
