@@ -1,4 +1,5 @@
-"""Data becomes a `Task`: labels in {-1, +1}, inputs in the unit ball, whitened."""
+"""Data becomes a `Task`: labels in {-1, +1}, inputs in the unit ball, whitened; or a `ClassTask` of
+several classes."""
 
 from ._anchor import AnchorSplit as AnchorSplit
 from ._anchor import split as split

@@ -100,7 +100,8 @@ def from_arrays(
     scale = _validate.member("scale", scale, ("norm", "columns"))
     classes = np.unique(y)
     if len(classes) != 2:
-        raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
+        several = " (class_task takes several)" if len(classes) > 2 else ""
+        raise ValueError(f"`y` must have exactly two classes, got {len(classes)}{several}.")
     if (x_test is None) != (y_test is None):
         raise ValueError("`x_test` and `y_test` must be given together, got only one of them.")
     test_inputs, test_signs = None, None
