@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ._words import InitKind as InitKind
 from ._words import Reading as Reading
@@ -17,3 +17,6 @@ AnyArray = Array | np.ndarray
 Data = Array | np.ndarray | Sequence[Any]
 Weights = tuple[Float[Array, "_out _in"], ...]
 WeightsOverTime = tuple[Float[Array, "times _out _in"], ...]
+# Of any module: its own tree, with `None` for what is not trained.
+Parameters = PyTree[Float[Array, "..."]]
+ParametersOverTime = PyTree[Float[Array, "times ..."]]

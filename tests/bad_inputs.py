@@ -113,7 +113,9 @@ DATA = [
     Case("one class only", arrays(X, np.ones(40)), "`y` must have exactly two classes, got 1."),
     Case("a single sample", arrays(X[:1], [1]), "`y` must have exactly two classes, got 1."),
     Case(
-        "three classes", arrays(X, np.arange(40) % 3), "`y` must have exactly two classes, got 3."
+        "three classes",
+        arrays(X, np.arange(40) % 3),
+        "`y` must have exactly two classes, got 3 (class_task takes several).",
     ),
     Case(
         "y with a NaN",

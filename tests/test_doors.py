@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import optax
 import pytest
 from bad_inputs import LINEAR, NET, TASK, X, Y
 from test_public import PUBLIC
@@ -73,14 +74,20 @@ CALLS = {
         "cut": 1e-9,
         "scale": "columns",
     },
+    "tasks.class_task": {
+        **{"x": X, "y": Y, "x_test": X, "y_test": Y, "code": "signs", "scale": 2.0},
+        **{"whitened": True, "components": 2, "cut": 1e-9, "name": "arrays"},
+    },
     "tasks.split": {"task": TASK, "key": jax.random.key(1), "fraction": 0.5, "ridge": 1e-6},
     "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
     "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
     "networks.linear_proxy": {"linear": LINEAR},
     "networks.leaky_proxy": {"linear": LINEAR, "epsilon": 0.1},
     "networks.corrected_proxy": {"net": NET, "linear": LINEAR, "x": X, "cut": 1e-9},
-    "dynamics.gradient_flow": FLOW,
-    "dynamics.gradient_descent": {"net": NET, "task": TASK, "num_steps": 4, "save_every": 2},
+    "dynamics.gradient_flow": {**FLOW, "loss": None},
+    "dynamics.gradient_descent": {
+        **{"net": NET, "task": TASK, "num_steps": 4, "save_every": 2, "loss": optax.l2_loss}
+    },
     "dynamics.tau_derivative": {**FLOW, "central": False, "finite_difference": False},
     "dynamics.learning_time": {
         **{"fraction": 0.5, "depth": 2, "alignment": 0.5, "beta": 0.01, "epsilon": 0.1}
@@ -288,6 +295,7 @@ def test_wrong_values_are_refused_in_one_line_in_float64(no_type_checks, name):
 EXEMPT = {
     "an engine: its arrays were checked by the function that it drives": (
         *("dynamics.samples_mesh", "dynamics.make_blocks", "dynamics.replicate"),
+        "dynamics.make_sample_blocks",
         *("dynamics.run_on_mesh", "dynamics.default_controller", "dynamics.pi_controller"),
         *("dynamics.solve_flow", "dynamics.negative_gradient", "dynamics.envelope_slopes"),
         *("dynamics.envelope_terms", "bounds.output_distance", "bounds.split_gammas"),
@@ -311,7 +319,7 @@ EXEMPT = {
         *("figures.plot_ladder", "figures.save_data"),
     ),
     "errors are tested in a file of its own": (
-        *("tasks.mnist", "tasks.from_npz", "tasks.from_tfds"),
+        *("tasks.mnist", "tasks.mnist_classes", "tasks.from_npz", "tasks.from_tfds"),
         *("figures.load_data", "figures.heatmap"),
         *("checks.assumption_5_1", "checks.conjecture_e_1", "bounds.SplitGrid", "report.Settings"),
         *("bounds.AnchoredGrid",),

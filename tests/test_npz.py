@@ -86,7 +86,10 @@ BAD = [
     (_save(**TRAIN, weight=LABELS), "perhaps x_test, y_test, got x, y, weight in '{}'."),
     (_save(**TRAIN, x_test=FLAT), "`x_test` and `y_test` must be given together, got only one"),
     (_save(x=FLAT[0], y=LABELS), "`x` must be a non-empty array (samples, features), got"),
-    (_save(x=FLAT, y=np.arange(260)), "`y` must have exactly two classes, got 260, in '{}'."),
+    (
+        _save(x=FLAT, y=np.arange(260)),
+        "`y` must have exactly two classes, got 260 (class_task takes several), in '{}'.",
+    ),
     (_save(**{**TRAIN, "x": NAN}), "`x` must be finite, got nan at index (3, 2), in '{}'."),
     (_save(x=FLAT + 1j, y=LABELS), "`x` must be an array of numbers, got dtype complex128, in"),
 ]

@@ -14,10 +14,13 @@ from ._envelope import EnvelopeTerms as EnvelopeTerms
 from ._envelope import envelope_slopes as envelope_slopes
 from ._envelope import envelope_terms as envelope_terms
 from ._field import Blocks as Blocks
+from ._field import SampleBlocks as SampleBlocks
 from ._field import make_blocks as make_blocks
+from ._field import make_sample_blocks as make_sample_blocks
 from ._field import negative_gradient as negative_gradient
 from ._flow import gradient_flow as gradient_flow
 from ._learning_time import learning_time as learning_time
+from ._model import Model as Model
 from ._progress import ProgressBar as ProgressBar
 from ._reference import ReferenceTrajectory as ReferenceTrajectory
 from ._reference import reference_flow as reference_flow

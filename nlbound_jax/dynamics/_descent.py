@@ -1,6 +1,6 @@
 """Full-batch gradient descent, the way the paper's experiments train."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 
 from .. import _validate
 from .._results import RESULTS, where
-from .._types import Weights, WeightsOverTime
-from ..networks import LeakyMLP, check_network
-from ..tasks import Task
+from .._types import Parameters, ParametersOverTime
+from ..tasks import ClassTask, Task
 from ._devices import run_on_mesh, samples_mesh
-from ._field import Blocks, make_blocks, negative_gradient
+from ._field import Blocks, SampleBlocks, negative_gradient
+from ._model import Model
 from ._pieces import pieces
+from ._problem import all_finite, pose
 from ._progress import Meter
 from ._trajectory import Trajectory, is_concrete
 
@@ -25,8 +26,8 @@ from ._trajectory import Trajectory, is_concrete
 class _Descent(eqx.Module):
     """What a descent is made of: `num_steps` steps, its weights saved `num_saves` times."""
 
-    epsilon: Float[Array, ""]
-    blocks: Blocks
+    model: Float[Array, ""] | Model
+    blocks: Blocks | SampleBlocks
     optimizer: optax.GradientTransformation
     num_saves: int
     save_every: int
@@ -36,24 +37,24 @@ class _Descent(eqx.Module):
         """How many steps there are."""
         return self.num_saves * self.save_every
 
-    def step(self, weights: Weights, state: Any) -> tuple[Weights, Any]:
+    def step(self, weights: Parameters, state: Any) -> tuple[Parameters, Any]:
         """One step: the weights and the state of the optimizer after it."""
-        gradient = jax.tree.map(jnp.negative, negative_gradient(weights, self.epsilon, self.blocks))
+        gradient = jax.tree.map(jnp.negative, negative_gradient(weights, self.model, self.blocks))
         updates, state = self.optimizer.update(gradient, state, weights)
         return jax.tree.map(jnp.add, weights, updates), state
 
 
 @eqx.filter_jit
 def _descend(
-    weights: Weights, descent: _Descent, progress_meter: diffrax.AbstractProgressMeter
-) -> WeightsOverTime:
+    weights: Parameters, descent: _Descent, progress_meter: diffrax.AbstractProgressMeter
+) -> ParametersOverTime:
     """All steps in one program, which JAX can differentiate."""
 
     def step(carry, _):
         weights, state, meter, count = carry
         weights, state = descent.step(weights, state)
         count = count + 1
-        progress = count.astype(descent.epsilon.dtype) / descent.num_steps
+        progress = count.astype(descent.blocks.x.dtype) / descent.num_steps
         return (weights, state, progress_meter.step(meter, progress), count), None
 
     def save(carry, _):
@@ -67,8 +68,8 @@ def _descend(
 
 
 @eqx.filter_jit
-def _begin(weights: Weights, descent: _Descent) -> Any:
-    saved = tuple(jnp.zeros((descent.num_saves, *w.shape), w.dtype) for w in weights)
+def _begin(weights: Parameters, descent: _Descent) -> Any:
+    saved = jax.tree.map(lambda w: jnp.zeros((descent.num_saves, *w.shape), w.dtype), weights)
     return weights, descent.optimizer.init(weights), saved, jnp.asarray(0)
 
 
@@ -88,8 +89,8 @@ def _piece(state: Any, descent: _Descent, limit: Any) -> Any:
 
 
 def _descend_in_pieces(
-    weights: Weights, descent: _Descent, meter: diffrax.AbstractProgressMeter, step_size: float
-) -> WeightsOverTime:
+    weights: Parameters, descent: _Descent, meter: diffrax.AbstractProgressMeter, step_size: float
+) -> ParametersOverTime:
     """The same steps, some at a time: an interrupt ends them, and progress is shown."""
     num_steps, done, sizes = descent.num_steps, 0, pieces()
     with Meter(meter, num_steps * step_size) as shown:
@@ -103,11 +104,12 @@ def _descend_in_pieces(
 
 
 def gradient_descent(
-    net: LeakyMLP,
-    task: Task,
+    net: eqx.Module,
+    task: Task | ClassTask,
     num_steps: int,
     *,
     step_size: float = 1e-3,
+    loss: Callable[..., Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     save_every: int | None = None,
     progress_meter: diffrax.AbstractProgressMeter | None = None,
@@ -118,10 +120,12 @@ def gradient_descent(
 
     **Main arguments:**
 
-    - `net`: the network at the start. Its dtype is the dtype of the training.
-    - `task`: the data.
+    - `net`: the network at the start, a [`LeakyMLP`][] or any module as for [`gradient_flow`][].
+        The dtype of what is trained is the dtype of the training.
+    - `task`: the data, a [`Task`][] or a [`ClassTask`][].
     - `num_steps`: the number of steps.
     - `step_size`: the learning rate, and the flow time that one step counts for.
+    - `loss`: the loss of a sample, as for [`gradient_flow`][].
 
     **Other arguments:**
 
@@ -141,30 +145,28 @@ def gradient_descent(
 
     `ValueError` naming the argument; with `throw`, `RuntimeError` if descent diverged.
     """
-    net = check_network("net", net, _validate.instance("task", task, Task).rank)
+    problem = pose(net, task, loss)
     num_steps = _validate.integer("num_steps", num_steps, 1)
     step_size = _validate.scalar("step_size", step_size, low=0, open_low=True)
     save_every = num_steps if save_every is None else save_every
     save_every = _validate.integer("save_every", save_every, 1, num_steps)
     if num_steps % save_every:
         raise ValueError(f"`save_every` must divide num_steps = {num_steps}, got {save_every}.")
-    dtype = net.weights[0].dtype
-    blocks = make_blocks(task, dtype, samples_mesh(devices, net))
+    blocks = problem.blocks(samples_mesh(devices, net))
 
-    def descend(weights, epsilon):
+    def descend(weights, model):
         update = optax.sgd(step_size) if optimizer is None else optimizer
-        descent = _Descent(epsilon, blocks, update, num_steps // save_every, save_every)
+        descent = _Descent(model, blocks, update, num_steps // save_every, save_every)
         meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
         if is_concrete((weights, descent)):
             return _descend_in_pieces(weights, descent, meter, step_size)
         return _descend(weights, descent, meter)
 
-    weights = run_on_mesh(descend, net.weights, net.epsilon.astype(dtype), mesh=blocks.mesh)
+    weights = run_on_mesh(descend, problem.parameters, problem.model, mesh=blocks.mesh)
     steps = save_every * jnp.arange(1, num_steps // save_every + 1)
-    ts = steps.astype(dtype) * jnp.asarray(step_size, dtype)
-    finite = jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in weights]))
-    result = where(finite, RESULTS.successful, RESULTS.diverged)
-    trajectory = Trajectory(ts, weights, net.epsilon, ts[-1], {"num_steps": num_steps}, result)
+    ts = steps.astype(problem.dtype) * jnp.asarray(step_size, problem.dtype)
+    result = where(all_finite(weights), RESULTS.successful, RESULTS.diverged)
+    trajectory = problem.trajectory(ts, weights, ts[-1], {"num_steps": num_steps}, result)
     if not throw:
         return trajectory
     if not is_concrete(trajectory):

@@ -6,11 +6,12 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._results import RESULTS
-from .._types import Weights, WeightsOverTime
-from ._field import Blocks, negative_gradient
+from .._types import Parameters, ParametersOverTime
+from ._field import Blocks, SampleBlocks, negative_gradient
+from ._model import Model
 from ._pieces import Solve, State, solve_in_pieces
 from ._trajectory import is_concrete
 
@@ -34,21 +35,24 @@ def pi_controller(rtol: float | Array, atol: float | Array) -> diffrax.PIDContro
     return diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4)
 
 
-def default_controller(weights: Weights, rtol: float = RTOL) -> diffrax.PIDController:
+def default_controller(weights: Parameters, rtol: float = RTOL) -> diffrax.PIDController:
     """The step size control of [`gradient_flow`][], for another tolerance. The absolute tolerance
-    is `rtol` times the smallest weight norm, so that an initialization of any size is resolved.
+    is `rtol` times the smallest weight norm, so that an initialization of any size is resolved;
+    arrays that start at zero, as biases may, are left out.
 
     **Arguments:**
 
-    - `weights`: the weights at time 0, `(out in)` each.
+    - `weights`: the weights at time 0, any tree of arrays.
     - `rtol`: relative tolerance.
 
     **Returns:**
 
     A `diffrax.PIDController`, see [`pi_controller`][].
     """
-    norms = [jnp.linalg.norm(w) for w in weights]
-    smallest = jnp.min(jnp.stack(norms))
+    arrays = jax.lax.stop_gradient(jax.tree.leaves(weights))
+    arrays = [w if w.ndim <= 2 else w.reshape(len(w), -1) for w in arrays]
+    norms = jnp.stack([jnp.linalg.norm(w) for w in arrays])
+    smallest = jnp.min(jnp.where(norms > 0, norms, jnp.max(norms)))
     tiny = jnp.finfo(smallest.dtype).tiny
     return pi_controller(rtol, jnp.maximum(rtol * smallest, tiny))
 
@@ -59,17 +63,18 @@ class FlowSolution(eqx.Module):
     **Attributes:**
 
     - `ts`: the saved times, `(times,)`; `inf` where the solve did not come.
-    - `weights`: the weights there, `(times out in)` each; `inf` likewise.
+    - `weights`: the weights there, a tree like that of the start with arrays `(times ...)`; `inf`
+        likewise.
     - `reached`: the time at which the solve ended.
-    - `end`: the weights there, `(1 out in)` each.
+    - `end`: the weights there, `(1 ...)` each.
     - `stats`: Diffrax's statistics (`num_steps` and others).
     - `result`: how the solve ended, a member of `RESULTS`.
     """
 
     ts: Float[Array, " times"]
-    weights: WeightsOverTime
+    weights: ParametersOverTime
     reached: Float[Array, ""]
-    end: tuple[Float[Array, "1 _out _in"], ...]
+    end: PyTree[Float[Array, "1 ..."]]
     stats: dict[str, Any]
     result: RESULTS
 
@@ -95,9 +100,9 @@ def check_saves(saveat: diffrax.SaveAt | None, t1: Float[Array, ""]) -> diffrax.
 
 @eqx.filter_jit
 def _solve(
-    weights: Weights,
-    epsilon: Float[Array, ""],
-    blocks: Blocks,
+    weights: Parameters,
+    model: Float[Array, ""] | Model,
+    blocks: Blocks | SampleBlocks,
     t1: Float[Array, ""],
     saveat: diffrax.SaveAt,
     solver: diffrax.AbstractSolver,
@@ -107,8 +112,7 @@ def _solve(
     max_steps: int | None,
 ) -> diffrax.Solution:
     def field(t, y, args):
-        epsilon, blocks = args
-        return negative_gradient(y, epsilon, blocks)
+        return negative_gradient(y, *args)
 
     return diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -117,7 +121,7 @@ def _solve(
         t1=t1,
         dt0=None,
         y0=weights,
-        args=(epsilon, blocks),
+        args=(model, blocks),
         saveat=saveat,
         stepsize_controller=(
             default_controller(weights) if stepsize_controller is None else stepsize_controller
@@ -130,7 +134,7 @@ def _solve(
 
 
 def _joined(
-    weights: Weights, sub: Any, max_steps: int | None, state: State, result: Any
+    weights: Parameters, sub: Any, max_steps: int | None, state: State, result: Any
 ) -> FlowSolution:
     """The start, what was saved, and the end, one after the other as Diffrax lays them out: what
     was not reached comes last."""
@@ -153,9 +157,9 @@ def _joined(
 
 
 def solve_flow(
-    weights: Weights,
-    epsilon: Float[Array, ""],
-    blocks: Blocks,
+    weights: Parameters,
+    model: Float[Array, ""] | Model,
+    blocks: Blocks | SampleBlocks,
     *,
     t1: Float[Array, ""],
     saveat: diffrax.SaveAt | None = None,
@@ -171,9 +175,9 @@ def solve_flow(
 
     **Main arguments:**
 
-    - `weights`: the weights at time 0, `(out in)` each.
-    - `epsilon`: one minus the negative slope, in the dtype of the weights.
-    - `blocks`: the data, out of [`make_blocks`][].
+    - `weights`: the weights at time 0, `(out in)` each, or the parameters of a module.
+    - `model`: as for [`negative_gradient`][]: epsilon or, of any module, a [`Model`][].
+    - `blocks`: the data, out of [`make_blocks`][] or [`make_sample_blocks`][].
     - `t1`: the time to integrate to, in the dtype of the weights.
     - `saveat`: what to save, as for [`gradient_flow`][].
 
@@ -194,16 +198,16 @@ def solve_flow(
     sub: Any = saves.subs
     solver = diffrax.Tsit5() if solver is None else solver
     meter = diffrax.NoProgressMeter() if progress_meter is None else progress_meter
-    if not sub.steps and is_concrete((weights, epsilon, blocks, t1, sub.ts, stepsize_controller)):
+    if not sub.steps and is_concrete((weights, model, blocks, t1, sub.ts, stepsize_controller)):
         controller = stepsize_controller
         if controller is None:
             controller = eqx.filter_jit(default_controller)(weights)
         times = jnp.zeros((0,), t1.dtype) if sub.ts is None else sub.ts
-        solve = Solve(epsilon, blocks, t1, times, solver, controller)
+        solve = Solve(model, blocks, t1, times, solver, controller)
         return _joined(weights, sub, max_steps, *solve_in_pieces(weights, solve, max_steps, meter))
     solution = _solve(
         weights,
-        epsilon,
+        model,
         blocks,
         t1,
         # Where the solve ended is saved as well.

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Weights, WeightsOverTime
-from ._field import Blocks, negative_gradient
+from .._types import Parameters, ParametersOverTime
+from ._field import Blocks, SampleBlocks, negative_gradient
+from ._model import Model
 from ._progress import Meter
 
 # About how long the host waits for a piece, in seconds: an interrupt waits as long.
@@ -98,21 +99,21 @@ class State(eqx.Module):
     """
 
     t: Float[Array, ""]
-    weights: Weights
+    weights: Parameters
     tnext: Float[Array, ""]
     controller: Any
     solver: Any
     made_jump: Bool[Array, ""]
     ts: Float[Array, " times"]
-    saved: WeightsOverTime
+    saved: ParametersOverTime
     counts: dict[str, Int[Array, ""]]
 
 
 class Solve(NamedTuple):
     """What a solve is made of: `times`, `(times,)`, are where to save, and may be none."""
 
-    epsilon: Float[Array, ""]
-    blocks: Blocks
+    model: Float[Array, ""] | Model
+    blocks: Blocks | SampleBlocks
     t1: Float[Array, ""]
     times: Float[Array, " times"]
     solver: diffrax.AbstractSolver
@@ -124,9 +125,9 @@ class Solve(NamedTuple):
         return diffrax.ODETerm(lambda t, y, args: negative_gradient(y, *args))
 
     @property
-    def args(self) -> tuple[Float[Array, ""], Blocks]:
+    def args(self) -> tuple[Any, Any]:
         """What it takes beside the weights."""
-        return self.epsilon, self.blocks
+        return self.model, self.blocks
 
 
 def _strong(state: State) -> State:
@@ -135,7 +136,7 @@ def _strong(state: State) -> State:
 
 
 @eqx.filter_jit
-def _begin(weights: Weights, solve: Solve) -> State:
+def _begin(weights: Parameters, solve: Solve) -> State:
     t0, terms, args = jnp.zeros_like(solve.t1), _Wrapped(solve.terms), solve.args
     controller, solver = solve.controller.wrap(1), solve.solver
     order = solver.error_order(terms)
@@ -150,7 +151,7 @@ def _begin(weights: Weights, solve: Solve) -> State:
         solver.init(terms, t0, tnext, weights, args),
         jnp.asarray(False),
         jnp.full(empty, jnp.inf, t0.dtype),
-        tuple(jnp.full(empty + w.shape, jnp.inf, w.dtype) for w in weights),
+        jax.tree.map(lambda w: jnp.full(empty + w.shape, jnp.inf, w.dtype), weights),
         {name: jnp.asarray(0) for name in ("accepted", "rejected")},
     )
     return _strong(begun)
@@ -190,9 +191,10 @@ def _piece(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, An
     if len(solve.times):
         new = ~before & jnp.isfinite(ts[1])  # pyright: ignore
         saved_ts = jnp.where(new, ts[1], saved_ts)  # pyright: ignore
-        saved = tuple(
-            jnp.where(new[:, None, None], w, old)
-            for w, old in zip(ys[1], saved, strict=True)  # pyright: ignore
+        saved = jax.tree.map(
+            lambda w, old: jnp.where(new.reshape(-1, *(1,) * (w.ndim - 1)), w, old),
+            ys[1],  # pyright: ignore
+            saved,
         )
     counts = {
         name: count + jnp.asarray(found.stats[f"num_{name}_steps"], count.dtype)
@@ -200,7 +202,7 @@ def _piece(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, An
     }
     end = State(
         ts[0][0],  # pyright: ignore
-        tuple(w[0] for w in ys[0]),  # pyright: ignore
+        jax.tree.map(lambda w: w[0], ys[0]),  # pyright: ignore
         tnext,
         controlled,
         found.solver_state,
@@ -231,13 +233,13 @@ def pieces() -> Iterator[int]:
 
 
 def solve_in_pieces(
-    weights: Weights, solve: Solve, max_steps: int | None, meter: diffrax.AbstractProgressMeter
+    weights: Parameters, solve: Solve, max_steps: int | None, meter: diffrax.AbstractProgressMeter
 ) -> tuple[State, Any]:
     """Solve from time 0, a piece after the other.
 
     **Arguments:**
 
-    - `weights`: the weights at time 0, `(out in)` each.
+    - `weights`: the weights at time 0, any tree of arrays.
     - `solve`: a [`Solve`][].
     - `max_steps`: the largest number of steps.
     - `meter`: a Diffrax progress meter.

@@ -120,7 +120,7 @@ class Run(eqx.Module):
         return Along(
             ts=jnp.asarray(self.trajectory.ts, float),
             weights=self.trajectory.weights,
-            epsilon=self.trajectory.epsilon,
+            epsilon=self.trajectory.epsilon,  # pyright: ignore (of a LeakyMLP)
             start=start_of(self.start),
             reference=Reference(tuple(jnp.asarray(v, float) for v in reference.weights), *parts),
             gammas=jnp.asarray(self.gammas),

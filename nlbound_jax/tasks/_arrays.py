@@ -9,7 +9,7 @@ from .._types import Data
 from ._task import Task, build, finite, largest_norm
 
 
-def _array(name: str, data: Data) -> np.ndarray:
+def array_of(name: str, data: Data) -> np.ndarray:
     if isinstance(data, np.ma.MaskedArray):
         raise ValueError(f"`{name}` must have no masked entries, got a masked array.")
     try:
@@ -19,7 +19,7 @@ def _array(name: str, data: Data) -> np.ndarray:
 
 
 def _inputs(name: str, x: Data, features: int | None) -> np.ndarray:
-    x = _array(name, x)
+    x = array_of(name, x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"`{name}` must be a non-empty array (samples, features), got {x.shape}.")
     if features is not None and x.shape[1] != features:
@@ -27,8 +27,8 @@ def _inputs(name: str, x: Data, features: int | None) -> np.ndarray:
     return finite(name, x)
 
 
-def _labels(name: str, y: Data, num_samples: int) -> np.ndarray:
-    y = _array(name, y)
+def labels_of(name: str, y: Data, num_samples: int) -> np.ndarray:
+    y = array_of(name, y)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):
         y = y.astype(str)
     if y.shape == (num_samples, 1):
@@ -95,18 +95,19 @@ def from_arrays(
     classes, an input longer than `norm_bound`.
     """
     x = _inputs("x", x, None)
-    y = _labels("y", y, len(x))
+    y = labels_of("y", y, len(x))
     name = _validate.instance("name", name, str)
     scale = _validate.member("scale", scale, ("norm", "columns"))
     classes = np.unique(y)
     if len(classes) != 2:
-        raise ValueError(f"`y` must have exactly two classes, got {len(classes)}.")
+        several = " (class_task takes several)" if len(classes) > 2 else ""
+        raise ValueError(f"`y` must have exactly two classes, got {len(classes)}{several}.")
     if (x_test is None) != (y_test is None):
         raise ValueError("`x_test` and `y_test` must be given together, got only one of them.")
     test_inputs, test_signs = None, None
     if x_test is not None and y_test is not None:
         test_inputs = _inputs("x_test", x_test, x.shape[1])
-        labels = _labels("y_test", y_test, len(test_inputs))
+        labels = labels_of("y_test", y_test, len(test_inputs))
         known = np.isin(labels, classes)
         if not known.all():
             raise ValueError(
