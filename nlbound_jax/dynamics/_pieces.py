@@ -3,18 +3,18 @@ a progress meter shows is true. The steps are those of a solve as a whole."""
 
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .._types import Parameters, ParametersOverTime
-from ._field import Blocks, SampleBlocks, negative_gradient
-from ._model import Model
+from .._types import Parameters
 from ._progress import Meter
+from ._state import Solve, State, Wrapped
+from ._steps import steps
 
 # About how long the host waits for a piece, in seconds: an interrupt waits as long.
 PATIENCE = 0.3
@@ -73,63 +73,6 @@ class _PausingAdaptive(_Pausing, diffrax.AbstractAdaptiveStepSizeController):  #
         return self.controller.norm  # pyright: ignore
 
 
-class _Wrapped(diffrax.AbstractTerm):
-    """A term as `diffeqsolve` hands it to solvers and controllers: no `ODETerm` to look at, so that
-    the first step of a `PIDController` is 0.01."""
-
-    term: diffrax.ODETerm
-
-    def vf(self, t, y, args):
-        return self.term.vf(t, y, args)
-
-    def contr(self, t0, t1, **kwargs):
-        return self.term.contr(t0, t1, **kwargs)
-
-    def prod(self, vf, control):
-        return self.term.prod(vf, control)
-
-
-class State(eqx.Module):
-    """Where a flow is.
-
-    - `t`, `weights`: the time and the weights there.
-    - `tnext`, `controller`, `solver`, `made_jump`: what Diffrax carries from step to step.
-    - `ts`, `saved`: as in a `FlowSolution`, without the start and the end.
-    - `counts`: Diffrax's numbers of steps, by their names.
-    """
-
-    t: Float[Array, ""]
-    weights: Parameters
-    tnext: Float[Array, ""]
-    controller: Any
-    solver: Any
-    made_jump: Bool[Array, ""]
-    ts: Float[Array, " times"]
-    saved: ParametersOverTime
-    counts: dict[str, Int[Array, ""]]
-
-
-class Solve(NamedTuple):
-    """What a solve is made of: `times`, `(times,)`, are where to save, and may be none."""
-
-    model: Float[Array, ""] | Model
-    blocks: Blocks | SampleBlocks
-    t1: Float[Array, ""]
-    times: Float[Array, " times"]
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
-
-    @property
-    def terms(self) -> diffrax.ODETerm:
-        """The right-hand side."""
-        return diffrax.ODETerm(lambda t, y, args: negative_gradient(y, *args))
-
-    @property
-    def args(self) -> tuple[Any, Any]:
-        """What it takes beside the weights."""
-        return self.model, self.blocks
-
-
 def _strong(state: State) -> State:
     """Arrays with the types that they have now: a weak type would compile the next piece anew."""
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), state)
@@ -137,7 +80,7 @@ def _strong(state: State) -> State:
 
 @eqx.filter_jit
 def _begin(weights: Parameters, solve: Solve) -> State:
-    t0, terms, args = jnp.zeros_like(solve.t1), _Wrapped(solve.terms), solve.args
+    t0, terms, args = jnp.zeros_like(solve.t1), Wrapped(solve.terms), solve.args
     controller, solver = solve.controller.wrap(1), solve.solver
     order = solver.error_order(terms)
     tnext, state = controller.init(terms, t0, solve.t1, weights, None, args, solver.func, order)
@@ -159,7 +102,7 @@ def _begin(weights: Parameters, solve: Solve) -> State:
 
 @eqx.filter_jit
 def _piece(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, Any]:
-    """Some steps more, and how they ended; `max_steps_reached` may be a pause."""
+    """As [`steps`][], for implicit solvers: Diffrax gives them the tolerances of the controller."""
     adaptive = isinstance(solve.controller, diffrax.AbstractAdaptiveStepSizeController)
     pausing: Any = _PausingAdaptive if adaptive else _Pausing
     controller = pausing(solve.controller, state.tnext, state.controller, limit)
@@ -248,16 +191,17 @@ def solve_in_pieces(
 
     Where it ended, and how: a member of `diffrax.RESULTS`.
     """
-    t1, steps, sizes = float(solve.t1), 0, pieces()
+    t1, done, sizes = float(solve.t1), 0, pieces()
+    piece = _piece if isinstance(solve.solver, diffrax.AbstractImplicitSolver) else steps
     with Meter(meter, t1) as shown:
         state, result = _begin(weights, solve), diffrax.RESULTS.max_steps_reached
-        while max_steps is None or steps < max_steps:
+        while max_steps is None or done < max_steps:
             size = next(sizes)
-            limit = size if max_steps is None else min(size, max_steps - steps)
-            state, result = _piece(state, solve, jnp.asarray(limit))
+            limit = size if max_steps is None else min(size, max_steps - done)
+            state, result = piece(state, solve, jnp.asarray(limit))
             t, counts = jax.device_get((state.t, state.counts))
-            steps = int(counts["accepted"] + counts["rejected"])
-            shown(float(t), steps)
+            done = int(counts["accepted"] + counts["rejected"])
+            shown(float(t), done)
             if t >= t1:
                 return state, diffrax.RESULTS.successful
             if result != diffrax.RESULTS.max_steps_reached:
