@@ -19,6 +19,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # What a worker holds at the end of the suite, in bytes: the programs that it has compiled.
 WORKER_BYTES = 5 * 2**30
+# Linux lets a process have 65,530 mappings, and each compiled program takes several: a worker that
+# held all programs of the suite would be ended by the system.
+MAPPINGS = 30_000
 # Half the time to compile, for programs that run slower: the fixture `optimized` is for what runs
 # long, NLBOUND_TEST_XLA=default compiles everything as users do (`make test-all`).
 NO_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
@@ -93,6 +96,16 @@ def pytest_collection_finish(session):
     """What is loaded by now stays: the garbage collector need not go through it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Drop the compiled programs between two files, where there are many."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

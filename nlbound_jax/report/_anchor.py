@@ -1,6 +1,5 @@
 """The anchor of a report: the same training on a part of the sample."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,8 +107,8 @@ def train_anchor(
             t1 = end_time(part, settings)
         except NothingToLearn:
             return net
-        ends = dataclasses.replace(settings, num_times=1)
-        return train_network(net, part, ends, t1, devices=devices).network()
+        # Saved as often as a run of the report, with which it so shares its program.
+        return train_network(net, part, settings, t1, devices=devices).network()
 
     with jax.enable_x64(True):
         anchor, whole = trained(split.anchor), trained(task)
