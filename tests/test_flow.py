@@ -8,7 +8,7 @@ from helpers import assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks
-from nlbound_jax.dynamics import _engine, _pieces, _state, make_blocks, negative_gradient
+from nlbound_jax.dynamics import _engine, _pieces, make_blocks, negative_gradient
 
 TASK = small_task()
 TIGHT = diffrax.PIDController(rtol=1e-10, atol=1e-12)
@@ -264,14 +264,14 @@ def test_jit_and_vmap():
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_new_number_does_not_recompile(monkeypatch, traced):
     traces = []
-    module, field = (_engine, _engine) if traced else (_pieces, _state)
-    original = field.negative_gradient
+    module = _engine if traced else _pieces
+    original = _engine.negative_gradient
 
     def counting(*args):
         traces.append(1)
         return original(*args)
 
-    monkeypatch.setattr(field, "negative_gradient", counting)
+    monkeypatch.setattr(_engine, "negative_gradient", counting)
     for name in ("_solve",) if traced else ("_begin", "steps"):
         traced_anew(monkeypatch, module, name)
     if traced:  # else the flow is solved in pieces

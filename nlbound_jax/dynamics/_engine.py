@@ -98,6 +98,13 @@ def check_saves(saveat: diffrax.SaveAt | None, t1: Float[Array, ""]) -> diffrax.
     return saves
 
 
+def _field(t, y, args):
+    return negative_gradient(y, *args)
+
+
+_TERM = diffrax.ODETerm(_field)
+
+
 @eqx.filter_jit
 def _solve(
     weights: Parameters,
@@ -111,11 +118,8 @@ def _solve(
     progress_meter: diffrax.AbstractProgressMeter,
     max_steps: int | None,
 ) -> diffrax.Solution:
-    def field(t, y, args):
-        return negative_gradient(y, *args)
-
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        _TERM,
         solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
@@ -203,7 +207,7 @@ def solve_flow(
         if controller is None:
             controller = eqx.filter_jit(default_controller)(weights)
         times = jnp.zeros((0,), t1.dtype) if sub.ts is None else sub.ts
-        solve = Solve(model, blocks, t1, times, solver, controller)
+        solve = Solve(_TERM, (model, blocks), t1, times, solver, controller)
         return _joined(weights, sub, max_steps, *solve_in_pieces(weights, solve, max_steps, meter))
     solution = _solve(
         weights,

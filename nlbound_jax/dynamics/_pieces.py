@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from .._types import Parameters
 from ._progress import Meter
-from ._state import Solve, State, Wrapped
-from ._steps import steps
+from ._state import Solve, State
+from ._steps import begin, steps, strong
 
 # About how long the host waits for a piece, in seconds: an interrupt waits as long.
 PATIENCE = 0.3
@@ -73,31 +73,7 @@ class _PausingAdaptive(_Pausing, diffrax.AbstractAdaptiveStepSizeController):  #
         return self.controller.norm  # pyright: ignore
 
 
-def _strong(state: State) -> State:
-    """Arrays with the types that they have now: a weak type would compile the next piece anew."""
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), state)
-
-
-@eqx.filter_jit
-def _begin(weights: Parameters, solve: Solve) -> State:
-    t0, terms, args = jnp.zeros_like(solve.t1), Wrapped(solve.terms), solve.args
-    controller, solver = solve.controller.wrap(1), solve.solver
-    order = solver.error_order(terms)
-    tnext, state = controller.init(terms, t0, solve.t1, weights, None, args, solver.func, order)
-    tnext = jnp.minimum(tnext, solve.t1)
-    empty = (len(solve.times),)
-    begun = State(
-        t0,
-        weights,
-        jnp.asarray(tnext, t0.dtype),
-        state,
-        solver.init(terms, t0, tnext, weights, args),
-        jnp.asarray(False),
-        jnp.full(empty, jnp.inf, t0.dtype),
-        jax.tree.map(lambda w: jnp.full(empty + w.shape, jnp.inf, w.dtype), weights),
-        {name: jnp.asarray(0) for name in ("accepted", "rejected")},
-    )
-    return _strong(begun)
+_begin = eqx.filter_jit(begin)
 
 
 @eqx.filter_jit
@@ -154,7 +130,7 @@ def _piece(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, An
         saved,
         counts,
     )
-    return _strong(end), found.result
+    return strong(end), found.result
 
 
 def pieces() -> Iterator[int]:

@@ -15,9 +15,12 @@ from .._results import RESULTS
 from .._types import AnyArray, Numeric, Weights
 from ..networks import LeakyMLP, check_network
 from ._envelope import EnvelopeSlopes, envelope_field, envelope_slopes
+from ._state import Solve
+from ._steps import begin, march
 from ._trajectory import is_concrete
 
 RTOL = 1e-9
+MAX_STEPS = 10_000
 # For L >= 3 the envelope may blow up in finite time. Where a distance exceeds this multiple of
 # the largest norm (or of 1) its solve ends, and nothing is claimed from there on.
 BLOWN = 30.0
@@ -118,9 +121,17 @@ def is_blown(distances, norms, depth: int):
 
 @eqx.filter_jit
 def _solve(
-    start: Weights, target, ts, slope: EnvelopeSlopes, initial_residual, unit, envelope: bool
+    start: Weights,
+    target,
+    ts,
+    slope: EnvelopeSlopes,
+    initial_residual,
+    unit,
+    envelope: bool,
+    concrete: bool,
 ) -> tuple[Any, RESULTS]:
-    """V over its smallest norm and the envelope over `unit`, so that one tolerance fits both."""
+    """V over its smallest norm and the envelope over `unit`, so that one tolerance fits both. What
+    is `concrete` is solved without a check of `ts` by the host, if nothing is to stop it."""
     alignment = jnp.linalg.norm(target)
     smallest = jnp.min(jnp.stack([jnp.linalg.norm(w) for w in start]))
 
@@ -146,22 +157,31 @@ def _solve(
     def blown(t, state, args, **kwargs):
         return is_blown(state[1] * unit, _norms(state[0]) * smallest, slope.depth)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        diffrax.Tsit5(),
-        t0=0.0,
-        t1=ts[-1],
-        dt0=None,
-        y0=(tuple(w / smallest for w in start), jnp.zeros(slope.depth if envelope else 0)),
-        saveat=diffrax.SaveAt(ts=ts),
-        stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=RTOL),
-        max_steps=10_000,
-        throw=False,
-        event=diffrax.Event(blown) if envelope and slope.depth > 2 else None,
-    )
-    weights, far = solution.ys  # pyright: ignore
+    term, solver = diffrax.ODETerm(field), diffrax.Tsit5()
+    controller = diffrax.PIDController(rtol=RTOL, atol=RTOL)
+    y0 = tuple(w / smallest for w in start), jnp.zeros(slope.depth if envelope else 0)
+    stops = envelope and slope.depth > 2
+    if concrete and not stops:
+        solve = Solve(term, None, ts[-1], ts, solver, controller)
+        state, ended = march(begin(y0, solve), solve, jnp.asarray(MAX_STEPS))
+        weights, far = state.saved
+    else:
+        solution = diffrax.diffeqsolve(
+            term,
+            solver,
+            t0=0.0,
+            t1=ts[-1],
+            dt0=None,
+            y0=y0,
+            saveat=diffrax.SaveAt(ts=ts),
+            stepsize_controller=controller,
+            max_steps=MAX_STEPS,
+            throw=False,
+            event=diffrax.Event(blown) if stops else None,
+        )
+        (weights, far), ended = solution.ys, solution.result  # pyright: ignore
     result = (tuple(w * smallest for w in weights), far * unit)
-    return result, RESULTS.promote(solution.result)
+    return result, RESULTS.promote(ended)
 
 
 @eqx.filter_jit
@@ -264,15 +284,17 @@ def reference_flow(
     small, reduced, (inputs, hidden) = reduce_coordinates(start, target)
     # V by itself, so that it goes on where the envelope has blown up; at L = 2 it never does.
     at_once = envelope and net.depth == 2
-    (weights, distances), result = _solve(small, reduced, ts, slope, ell, unit, at_once)
+    given = (small, reduced, ts, slope, ell, unit)
+    concrete = is_concrete(given)
+    (weights, distances), result = _solve(*given, at_once, concrete)
     failed = is_concrete((weights, result)) and result != RESULTS.successful
     if failed and at_once:  # a large envelope may have stopped V: V by itself
-        (weights, _), result = _solve(small, reduced, ts, slope, ell, unit, False)
+        (weights, _), result = _solve(*given, False, concrete)
         failed = result != RESULTS.successful
     if failed and throw:
         raise RuntimeError(_stopped(ts, weights, result))
     if envelope and not at_once:
-        (_, distances), _ = _solve(small, reduced, ts, slope, ell, unit, True)
+        (_, distances), _ = _solve(*given, True, concrete)
     measured = _measure(weights, distances, reduced, slope)
     norms, frobenius, linear_map, residual, distances = measured
     if hidden is not None:

@@ -7,8 +7,6 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Parameters, ParametersOverTime
-from ._field import Blocks, SampleBlocks, negative_gradient
-from ._model import Model
 
 
 class Wrapped(diffrax.AbstractTerm):
@@ -48,21 +46,12 @@ class State(eqx.Module):
 
 
 class Solve(NamedTuple):
-    """What a solve is made of: `times`, `(times,)`, are where to save, and may be none."""
+    """What a solve is made of: `args` is what the right-hand side takes beside the weights,
+    `times`, `(times,)`, are where to save, and may be none."""
 
-    model: Float[Array, ""] | Model
-    blocks: Blocks | SampleBlocks
+    terms: diffrax.ODETerm
+    args: Any
     t1: Float[Array, ""]
     times: Float[Array, " times"]
     solver: diffrax.AbstractSolver
     controller: diffrax.AbstractStepSizeController
-
-    @property
-    def terms(self) -> diffrax.ODETerm:
-        """The right-hand side."""
-        return diffrax.ODETerm(lambda t, y, args: negative_gradient(y, *args))
-
-    @property
-    def args(self) -> tuple[Any, Any]:
-        """What it takes beside the weights."""
-        return self.model, self.blocks

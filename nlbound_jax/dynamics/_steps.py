@@ -9,9 +9,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._types import Parameters
 from ._state import Solve, State, Wrapped
 
 _Scalar = Float[Array, ""]
+
+
+def strong(state: State) -> State:
+    """Arrays with the types that they have now: a weak type would compile the next piece anew."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), state)
+
+
+def begin(weights: Parameters, solve: Solve) -> State:
+    """Where a flow starts, at time 0."""
+    t0, terms, args = jnp.zeros_like(solve.t1), Wrapped(solve.terms), solve.args
+    controller, solver = solve.controller.wrap(1), solve.solver
+    order = solver.error_order(terms)
+    tnext, state = controller.init(terms, t0, solve.t1, weights, None, args, solver.func, order)
+    tnext = jnp.minimum(tnext, solve.t1)
+    empty = (len(solve.times),)
+    begun = State(
+        t0,
+        weights,
+        jnp.asarray(tnext, t0.dtype),
+        state,
+        solver.init(terms, t0, tnext, weights, args),
+        jnp.asarray(False),
+        jnp.full(empty, jnp.inf, t0.dtype),
+        jax.tree.map(lambda w: jnp.full(empty + w.shape, jnp.inf, w.dtype), weights),
+        {name: jnp.asarray(0) for name in ("accepted", "rejected")},
+    )
+    return strong(begun)
 
 
 def _clipped(tprev: _Scalar, tnext: _Scalar, t1: _Scalar, kept: Bool[Array, ""]) -> _Scalar:
@@ -40,8 +68,7 @@ def _saved(state: State, times: Float[Array, " times"], kept, interpolation) -> 
     return jax.lax.while_loop(due, save, (state.ts, state.saved))
 
 
-@eqx.filter_jit
-def steps(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, Any]:
+def march(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, Any]:
     """Some steps more, as `diffrax.diffeqsolve` makes them with a solver that is not implicit.
 
     **Arguments:**
@@ -106,3 +133,6 @@ def steps(state: State, solve: Solve, limit: Int[Array, ""]) -> tuple[State, Any
     state, _, result = jax.lax.while_loop(going, step, start)
     paused = (result == results.successful) & (state.t < t1)
     return state, results.where(paused, results.max_steps_reached, result)
+
+
+steps = eqx.filter_jit(march)
