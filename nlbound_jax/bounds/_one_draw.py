@@ -135,7 +135,7 @@ def one_draw_bound(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("one_draw_bound")
-    check_parameters("parameters", parameters, anchor)
+    check_parameters(parameters=parameters, anchor=anchor)
     delta = _validate.number("delta", delta, 0, 1, open_low=True, open_high=True)
     factors = _validate.real("factors", factors, 0, open_low=True)
     if factors.ndim != 1 or not factors.shape[0]:
@@ -280,24 +280,20 @@ def _checked(
     return jnp.where((errors >= 0) & (errors <= 1), errors, 1.0), exact
 
 
-def check_parameters(name: str, parameters: PyTree, anchor: PyTree | None = None) -> None:
-    """Raise unless the leaves are finite floating arrays, and those of the anchor like them."""
-    given = {name: parameters} if anchor is None else {name: parameters, "anchor": anchor}
-    for label, tree in given.items():
+def check_parameters(**given: PyTree) -> None:
+    """Raise unless the leaves are finite floating arrays, of one structure and the same shapes."""
+    first, *_ = given
+    for name, tree in given.items():
         leaves = jax.tree.leaves(tree)
         arrays = all(isinstance(w, jax.Array | np.ndarray) for w in leaves)
         if not leaves or not arrays or not all(_is_floating(w) for w in leaves):
-            raise ValueError(f"`{label}` must be a PyTree of floating arrays, got other leaves.")
-        _validate.finite(label, leaves)
-    if (
-        len({jax.tree.structure(tree) for tree in given.values()}) > 1
-        or anchor is not None
-        and (
-            [w.shape for w in jax.tree.leaves(parameters)]
-            != [w.shape for w in jax.tree.leaves(anchor)]
-        )
-    ):
-        raise ValueError(f"`anchor` must have the structure and shapes of `{name}`.")
+            raise ValueError(f"`{name}` must be a PyTree of floating arrays, got other leaves.")
+        _validate.finite(name, leaves)
+        same = jax.tree.structure(tree) == jax.tree.structure(given[first])
+        if not same or [w.shape for w in leaves] != [
+            w.shape for w in jax.tree.leaves(given[first])
+        ]:
+            raise ValueError(f"`{name}` must have the structure and shapes of `{first}`.")
 
 
 def _is_floating(array: Any) -> bool:
