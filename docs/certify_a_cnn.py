@@ -127,11 +127,10 @@ def digits(samples=None):
     """Images `(n 1 28 28)` in [0, 1] and digits: S1, S2 (halves of a random order) and test set."""
     raw = tasks.load_mnist()
     order = np.asarray(jax.random.permutation(jax.random.key(SPLIT), 60000))[:samples]
-    images = {part: raw[f"x_{part}"][:, None].astype(np.float32) / 255 for part in ("train", "test")}
-    labels = {part: raw[f"y_{part}"].astype(np.int32) for part in ("train", "test")}
+    x, x_test = (raw[f"x_{part}"][:, None].astype(np.float32) / 255 for part in ("train", "test"))
+    y, y_test = (raw[f"y_{part}"].astype(np.int32) for part in ("train", "test"))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
-    parts = [(images["train"][half], labels["train"][half]) for half in halves]
-    return *parts, (images["test"][:samples], labels["test"][:samples])
+    return *((x[half], y[half]) for half in halves), (x_test[:samples], y_test[:samples])
 
 
 def show(name, made):
