@@ -111,16 +111,15 @@ def train(net, data, *, key, epochs, rate, noise, shift, anchor=None, penalty=0.
         return (optax.apply_updates(parameters, updates), state), None
 
     @jax.jit
-    def run(parameters, key):
-        def epoch(carry, key):
-            keys = jax.random.split(key)
-            order = jax.random.permutation(keys[0], len(x))[: steps * batch].reshape(steps, -1)
-            return jax.lax.scan(step, carry, (order, jax.random.split(keys[1], steps)))[0], None
+    def epoch(carry, key):
+        keys = jax.random.split(key)
+        order = jax.random.permutation(keys[0], len(x))[: steps * batch].reshape(steps, -1)
+        return jax.lax.scan(step, carry, (order, jax.random.split(keys[1], steps)))[0]
 
-        carry = (parameters, adam.init(parameters))
-        return jax.lax.scan(epoch, carry, jax.random.split(key, epochs))[0][0]
-
-    return eqx.combine(run(start, key), static)
+    carry = (start, adam.init(start))
+    for one in jax.random.split(key, epochs):
+        carry = epoch(carry, one)
+    return eqx.combine(carry[0], static)
 
 
 def digits(samples=None):
