@@ -2,6 +2,8 @@
 refuses, and an attack on a finite population of three classes."""
 
 import functools
+import importlib.util
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -372,3 +374,24 @@ def test_the_attack_is_about_the_certificate_itself(monkeypatch):
     )
     free = certify_module(net, anchor, x[seen], y[seen], key=keys[3], **_CALL)
     assert float(free.bound.kl_value) < float(found.bound.kl_value)
+
+
+@pytest.mark.slow
+def test_the_convolutional_example():
+    """The script of the docs, on few samples for few epochs: the penalty is what makes the distance
+    affordable."""
+    path = Path(__file__).parent.parent / "docs" / "certify_a_cnn.py"
+    spec = importlib.util.spec_from_file_location("certify_a_cnn", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):  # for Optax
+        made = example.main(samples=4000, channels=(8, 16), hidden=32, epochs=3, more=1)
+        x = np.random.default_rng(0).normal(size=(1, 28, 28)).astype("float32")
+        layer = example.CNN(KEY, (4, 8), 16).convolutions[0]
+        assert_close(example.convolve(layer, x), layer(x), atol=1e-5)
+    near, far = made["proximal"], made["without the penalty"]
+    assert made["anchor"].bound.information == 0
+    assert float(near.bound.information) < 0.1 * float(far.bound.information)
+    assert near.test_risk["drawn"] < near.value < far.value
+    names = [".convolutions[0].weight", ".convolutions[0].bias"]
+    assert list(near.information)[:2] == names
