@@ -143,7 +143,7 @@ def show(name, made):
     )
 
 
-def main(*, seed=0, samples=None, channels=(32, 64), hidden=128, epochs=10, more=2, penalty=1.0):
+def main(*, seed=0, samples=None, channels=(32, 64), hidden=128, epochs=10, more=2, penalty=10.0):
     """Trains the anchor, and from it the network with and without the penalty; returns the three
     certificates (that of the anchor plus a draw first)."""
     first, second, test = digits(samples)
@@ -178,6 +178,6 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, help="of the 60,000")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--more", type=int, default=2)
-    parser.add_argument("--penalty", type=float, default=1.0)
+    parser.add_argument("--penalty", type=float, default=10.0)
     main(**vars(parser.parse_args()))
     print("published:", ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()))
