@@ -17,6 +17,10 @@ _FLOW = ("kidger2021on", "tsitouras2011runge")
 _DESCENT = ("deepmind2020jax", *_FLOW)
 _MNIST = ("lecun1998mnist",)
 _HOEFFDING = ("hoeffding1963probability",)
+_ONE_DRAW = (
+    *("rivasplata2020pac", "viallard2024general", "mhammedi2019pac"),
+    *("maurer2004note", "clopper1934use"),
+)
 _KL = (*_HOEFFDING, "chernoff1952measure", "langford2001bounds", "maurer2004note")
 
 # Loaded when a bound is asked for: the general references need no JAX.
@@ -44,14 +48,13 @@ _MODULES = {
     "nlbound_jax.dynamics._reference": (*_FLOW, "clarke1990optimization"),
     "nlbound_jax.bounds._anchored": ("maurer2004note", "clopper1934use", "borell1975brunn"),
     "nlbound_jax.bounds._binomial": ("clopper1934use",),
-    "nlbound_jax.bounds._one_draw": (
-        *("rivasplata2020pac", "viallard2024general", "mhammedi2019pac"),
-        *("maurer2004note", "clopper1934use"),
-    ),
+    "nlbound_jax.bounds._one_draw": _ONE_DRAW,
+    "nlbound_jax.bounds._leaves": _ONE_DRAW,
     "nlbound_jax.bounds._certified": (*_HOEFFDING, "johansson2017arb"),
     "nlbound_jax.bounds._gamma": ("dlmf",),
     "nlbound_jax.bounds._kl": _KL,
     "nlbound_jax.checks": _FLOW,
+    "nlbound_jax.report._module": _ONE_DRAW,
     "nlbound_jax.report._report": _FLOW,
     "nlbound_jax.report._seeds": _FLOW,
     "nlbound_jax.report._compare": _FLOW,

@@ -61,6 +61,8 @@ ONE_DRAW |= {
     "factors": np.array([0.1, 1.0]),
 }
 ONE_DRAW |= {"etas": (0.1,), "anchors": 1}
+MODULE = eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x), eqx.nn.Linear(3, 2, key=jax.random.key(0))])
+PENALTY = {"parameters": WEIGHTS, "anchor": WEIGHTS, "scales": 0.1, "num_samples": 9}
 START = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1, "kind": "default"}
 FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
 
@@ -109,10 +111,17 @@ CALLS = {
     },
     "bounds.layer_factors": {"epsilon": 0.1, "depth": 3},
     "bounds.split_penalty": {"weights": WEIGHTS, "epsilon": 0.1, "num_samples": 60000},
+    "bounds.leaf_scales": {"anchor": WEIGHTS},
+    "bounds.information_penalty": PENALTY,
     "bounds.symmetrization_factor": {"num_samples": 60000},
     "bounds.optimistic_bound": {
         **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},
         "gamma": 0.1,
+    },
+    "report.certify_module": {
+        **{"net": MODULE, "anchor": MODULE, "x": X, "y": np.asarray(Y) > 0},
+        **{"key": jax.random.key(1), "delta": 0.1, "scales": 0.1, "factors": np.array([0.1])},
+        **{"etas": (0.1,), "batch": 5, "x_test": X, "y_test": np.asarray(Y) > 0},
     },
     "report.certify": {"net": NET, "task": TASK, "delta": 0.01, "inputs": "whitened"},
     "checks.claimed_names": {"depth": 2},

@@ -17,6 +17,8 @@ from ._grid import grid as grid
 from ._held_out import HeldOutWhitening as HeldOutWhitening
 from ._held_out import held_out_whitening as held_out_whitening
 from ._kl import kl_inverse as kl_inverse
+from ._leaves import information_penalty as information_penalty
+from ._leaves import leaf_scales as leaf_scales
 from ._limits import small_beta_deviation as small_beta_deviation
 from ._noise_ball import mean_absolute_noise as mean_absolute_noise
 from ._noise_ball import smoothed_ramp as smoothed_ramp

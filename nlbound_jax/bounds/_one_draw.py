@@ -36,6 +36,8 @@ class OneDrawBound(eqx.Module):
     - `anchor_risk`: that of the anchor; `anchor_bound`: what S2 says of it.
     - `gap`: `empirical - anchor_risk`; `gap_square`: the mean of the squared differences.
     - `information`: $I_j$ of the drawn noise.
+    - `leaf_information`: what each leaf of the parameters adds to it, a PyTree like them. A part
+        may be negative: $\\Delta_j \\cdot z$ has either sign.
     - `exponent`: $(\\max(I_j, 0) + \\ln(2\\sqrt n K/\\delta_0))/n$ of the kl form.
     - `eta`: of the excess form; `gap_cost`: $\\eta\\theta(\\eta)$ times `gap_square`;
         `information_cost`: $(I_j + \\ln(K/\\delta_2))/(\\eta n)$.
@@ -55,6 +57,7 @@ class OneDrawBound(eqx.Module):
     gap: _Scalar
     gap_square: _Scalar
     information: _Scalar
+    leaf_information: PyTree
     exponent: _Scalar
     eta: _Scalar
     gap_cost: _Scalar
@@ -132,7 +135,7 @@ def one_draw_bound(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("one_draw_bound")
-    _check_parameters(parameters, anchor)
+    check_parameters(parameters=parameters, anchor=anchor)
     delta = _validate.number("delta", delta, 0, 1, open_low=True, open_high=True)
     factors = _validate.real("factors", factors, 0, open_low=True)
     if factors.ndim != 1 or not factors.shape[0]:
@@ -148,7 +151,7 @@ def one_draw_bound(
         raise ValueError(f"`errors` must be a function, got {_validate.shown(errors)}.")
     key = jax.random.fold_in(_validate.key("key", key), _TAG)
     leaves, structure = jax.tree.flatten(parameters)
-    spreads = _spreads(scales, parameters)
+    sizes = spreads(scales, parameters)
     keys = jax.random.split(key, len(leaves))
     noise = [jax.random.normal(k, w.shape, float) for k, w in zip(keys, leaves, strict=True)]
     centre = jax.tree.leaves(anchor)
@@ -159,18 +162,20 @@ def one_draw_bound(
     def at(cell, factor):
         drawn = [
             (w.astype(float) + factor * s * z).astype(w.dtype)
-            for w, s, z in zip(leaves, spreads, noise, strict=True)
+            for w, s, z in zip(leaves, sizes, noise, strict=True)
         ]
         # The network whose errors are counted is the one that is returned, to the last bit.
         tree = jax.lax.optimization_barrier(jax.tree.unflatten(structure, drawn))
         mine, _ = _checked("errors", errors(tree), of_anchor.shape)
-        information = _information(leaves, centre, spreads, noise, factor)
+        parts = _information(leaves, centre, sizes, noise, factor)
+        information = sum(parts, jnp.asarray(0.0))
         found = {
             **_kl_form(mine, information, kl_cells, _SHARES[0] * delta),
             **_excess_form(
                 mine, of_anchor, information, kl_cells, etas, anchor_bound, _SHARES[2] * delta
             ),
             "parameters": tree,
+            "leaf_information": jax.tree.unflatten(structure, parts),
             "scale": factor,
             "cell": cell,
         }
@@ -251,12 +256,13 @@ def _anchor_limit(errors: Float[Array, " n"], exact: bool, delta) -> _Scalar:
     return invert(jnp.mean(errors), -jnp.log(delta) / count)
 
 
-def _information(leaves, centre, spreads, noise, factor) -> _Scalar:
-    total = jnp.asarray(0.0)
-    for w, u, s, z in zip(leaves, centre, spreads, noise, strict=True):
+def _information(leaves, centre, sizes, noise, factor) -> list[_Scalar]:
+    """Of each leaf."""
+    parts = []
+    for w, u, s, z in zip(leaves, centre, sizes, noise, strict=True):
         moved = (w.astype(float) - u.astype(float)) / (factor * s)
-        total = total + jnp.sum(moved**2) / 2 + jnp.sum(moved * z)
-    return total
+        parts.append(jnp.sum(moved**2) / 2 + jnp.sum(moved * z))
+    return parts
 
 
 def _checked(
@@ -274,19 +280,27 @@ def _checked(
     return jnp.where((errors >= 0) & (errors <= 1), errors, 1.0), exact
 
 
-def _check_parameters(parameters: PyTree, anchor: PyTree) -> None:
-    leaves, structure = jax.tree.flatten(parameters)
-    others, other_structure = jax.tree.flatten(anchor)
-    for name, given in (("parameters", leaves), ("anchor", others)):
-        arrays = all(isinstance(w, jax.Array | np.ndarray) for w in given)
-        if not given or not arrays or not all(jnp.issubdtype(w.dtype, jnp.floating) for w in given):
+def check_parameters(**given: PyTree) -> None:
+    """Raise unless the leaves are finite floating arrays, of one structure and the same shapes."""
+    first, *_ = given
+    for name, tree in given.items():
+        leaves = jax.tree.leaves(tree)
+        arrays = all(isinstance(w, jax.Array | np.ndarray) for w in leaves)
+        if not leaves or not arrays or not all(_is_floating(w) for w in leaves):
             raise ValueError(f"`{name}` must be a PyTree of floating arrays, got other leaves.")
-        _validate.finite(name, given)
-    if structure != other_structure or [w.shape for w in leaves] != [w.shape for w in others]:
-        raise ValueError("`anchor` must have the structure and shapes of `parameters`.")
+        _validate.finite(name, leaves)
+        same = jax.tree.structure(tree) == jax.tree.structure(given[first])
+        if not same or [w.shape for w in leaves] != [
+            w.shape for w in jax.tree.leaves(given[first])
+        ]:
+            raise ValueError(f"`{name}` must have the structure and shapes of `{first}`.")
 
 
-def _spreads(scales: PyTree, parameters: PyTree) -> list[Array]:
+def _is_floating(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def spreads(scales: PyTree, parameters: PyTree) -> list[Array]:
     """The scale of each leaf."""
     try:
         given = jax.tree.map(
@@ -307,4 +321,4 @@ def _spreads(scales: PyTree, parameters: PyTree) -> list[Array]:
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, (tuple, list, dict, eqx.Module))
+    return jax.tree_util.all_leaves([value])

@@ -11,6 +11,8 @@ from ._compare_plot import plot_comparison as plot_comparison
 from ._compare_table import comparison_table as comparison_table
 from ._compare_table import save_comparison as save_comparison
 from ._files import save as save
+from ._module import ModuleCertificate as ModuleCertificate
+from ._module import certify_module as certify_module
 from ._plot import plot as plot
 from ._report import Report as Report
 from ._report import report as report
