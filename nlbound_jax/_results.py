@@ -18,7 +18,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "t is at or past the time at which the bound on the weight norms blows up, so there is "
         "no bound; take a smaller t or beta."
     )
-    diverged = "Gradient descent diverged: the weights are not finite; take a smaller step size."
+    diverged = "Training diverged: the weights are not finite; take a smaller step size."
     overflow = "The bound exceeds the largest double: it says nothing."
 
 

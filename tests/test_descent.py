@@ -54,7 +54,7 @@ def test_any_optax_optimizer():
 
 
 def test_divergence_is_an_outcome():
-    with pytest.raises(RuntimeError, match="Gradient descent diverged: .* a smaller step size"):
+    with pytest.raises(RuntimeError, match="Training diverged: .* a smaller step size"):
         dynamics.gradient_descent(NET, TASK, 100, step_size=100.0)
     run = dynamics.gradient_descent(NET, TASK, 100, step_size=100.0, throw=False)
     assert run.result == RESULTS.diverged

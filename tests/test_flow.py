@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, small_task, traced_anew
+from helpers import EqualSteps, assert_close, small_task, traced_anew
 from scipy.integrate import solve_ivp
 
 from nlbound_jax import RESULTS, dynamics, networks
@@ -334,3 +334,20 @@ def test_gradient_descent_of_the_paper_ends_near_the_flow(mnist7, optimized):
     for a, b in zip(flow.weights, descent.weights, strict=True):
         a, b = np.asarray(a[-1], float), np.asarray(b[-1], float)
         assert np.linalg.norm(a - b) < 1e-3 * np.linalg.norm(b)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("traced", [False, True])
+def test_steps_that_lead_astray_are_no_success(traced):
+    """Euler steps far beyond what is stable."""
+    net, options = make(2, 0.1, 0.5), {"t1": 4e4, "solver": diffrax.Euler(), "throw": False}
+    options["stepsize_controller"] = EqualSteps(400.0)
+
+    def train(net):
+        return dynamics.gradient_flow(net, TASK, **options)
+
+    run = (jax.jit(train) if traced else train)(net)
+    assert run.result == RESULTS.diverged
+    if not traced:
+        with pytest.raises(RuntimeError, match="Training diverged: the weights are not finite"):
+            dynamics.gradient_flow(net, TASK, **options | {"throw": True})

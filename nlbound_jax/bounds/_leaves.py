@@ -54,8 +54,8 @@ def information_penalty(
     $\\frac1{2n} \\|\\Sigma^{-1/2} (\\theta_W - \\theta_U)\\|^2 = \\frac1n E_z I$
 
     In the bound the information is divided by $\\eta n$, and a loss such as the cross-entropy is
-    some times the error: a factor of about 10 before the penalty is the right order. The bound holds
-    however the network was trained, as long as the draw of the certificate had no part in it.
+    some times the error: a factor of about 10 before the penalty is the right order. The bound
+    holds however the network was trained, as long as the draw of the certificate had no part in it.
 
     **Main arguments:**
 
