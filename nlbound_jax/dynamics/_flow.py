@@ -58,8 +58,8 @@ def gradient_flow(
 
     - `net`: the network at time 0: a [`LeakyMLP`][], or any Equinox module `net(x) -> outputs` that
         takes one sample, keeps no state and is in inference mode. Its floating arrays are trained
-        (`eqx.is_inexact_array`; of a `LeakyMLP` the weights); what is to stay goes through
-        `jax.lax.stop_gradient`. Their dtype is the dtype of the solve.
+        (`eqx.is_inexact_array`; of a `LeakyMLP` or [`LeakyConv`][] the weights); what is to stay
+        goes through `jax.lax.stop_gradient`. Their dtype is the dtype of the solve.
     - `task`: the data, a [`Task`][] or, for networks of several outputs, a [`ClassTask`][].
     - `t1`: the time to integrate to, positive.
     - `loss`: a function `loss(predictions, targets)` of the outputs and targets of one sample, such

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from .. import _validate
 from .._types import Parameters
-from ..networks import LeakyMLP
+from ..networks import LeakyConv, LeakyMLP
 
 _STATE = (eqx.nn.StateIndex, eqx.nn.State)
 
@@ -74,17 +74,18 @@ class Model(eqx.Module):
 
 
 def partition(net: eqx.Module) -> tuple[PyTree, PyTree]:
-    """The parameters of a module, its floating arrays, and the rest. The slope of a `LeakyMLP` is
-    none, wherever it stands."""
+    """The parameters of a module, its floating arrays, and the rest. The slope of a `LeakyMLP` or
+    `LeakyConv` is none, wherever it stands."""
+
+    def sloped(node):
+        return isinstance(node, LeakyMLP | LeakyConv)
 
     def trained(node):
-        if not isinstance(node, LeakyMLP):
+        if not sloped(node):
             return eqx.is_inexact_array(node)
-        weights = tuple(True for _ in node.weights)
-        return eqx.tree_at(lambda n: (n.weights, n.epsilon), node, (weights, False))
+        return eqx.tree_at(lambda n: n.epsilon, jax.tree.map(lambda _: True, node), False)
 
-    spec = jax.tree.map(trained, net, is_leaf=lambda node: isinstance(node, LeakyMLP))
-    return eqx.partition(net, spec)
+    return eqx.partition(net, jax.tree.map(trained, net, is_leaf=sloped))
 
 
 def check_module(net: Any) -> tuple[PyTree, PyTree]:

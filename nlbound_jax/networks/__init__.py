@@ -1,6 +1,9 @@
-"""The leaky-ReLU network and its initialization."""
+"""The leaky-ReLU networks and their initialization."""
 
+from ._conv import LeakyConv as LeakyConv
+from ._conv import LinearConv as LinearConv
 from ._init import initialize as initialize
+from ._init_conv import initialize_conv as initialize_conv
 from ._mlp import LeakyMLP as LeakyMLP
 from ._mlp import check_network as check_network
 from ._mlp import in_units as in_units

@@ -17,7 +17,7 @@ def _rank_one(w: Float[Array, "out in"]) -> Float[Array, "out in"]:
     return s[0] * jnp.outer(u[:, 0], vt[0])
 
 
-def _floating(dtype: Any) -> Any:
+def floating(dtype: Any) -> Any:
     """`dtype` as JAX's, if it is one of the floating ones."""
     try:
         with warnings.catch_warnings():  # NumPy warns of some of the names it still takes
@@ -30,7 +30,7 @@ def _floating(dtype: Any) -> Any:
     raise ValueError(f"`dtype` must be a floating dtype, got {_validate.shown(dtype)}.")
 
 
-def _beta(beta: Numeric, dtype: Any) -> Float[Array, ""]:
+def layer_norm(beta: Numeric, dtype: Any) -> Float[Array, ""]:
     """`beta` in the dtype of the weights, if that can hold it."""
     number = _validate.number("beta", beta, 0, open_low=True)
     limits = jnp.finfo(dtype)
@@ -41,6 +41,21 @@ def _beta(beta: Numeric, dtype: Any) -> Float[Array, ""]:
             f"got {float(number):g}."
         )
     return number.astype(dtype)
+
+
+def drawn(
+    key: PRNGKeyArray, out_size: int, fan_in: int, dtype: Any
+) -> Float[Array, "out_size fan_in"]:
+    """PyTorch's default of a layer, in `dtype` or, if LAPACK does not know that, in float32: drawn
+    in float32 whatever the dtype, so that a key means one network."""
+    wide = dtype if dtype.itemsize >= 4 else jnp.dtype("float32")
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, (out_size, fan_in), "float32", -bound, bound).astype(wide)
+
+
+def scaled(w: Float[Array, "out in"], beta: Float[Array, ""], dtype: Any) -> Float[Array, "out in"]:
+    """`w` at the spectral norm `beta`, in `dtype`."""
+    return (w * (beta.astype(w.dtype) / jnp.linalg.norm(w, ord=2))).astype(dtype)
 
 
 def initialize(
@@ -86,21 +101,17 @@ def initialize(
     width = _validate.integer("width", width, 1)
     depth = _validate.integer("depth", depth, 2)
     kind = _validate.member("kind", kind, ("default", "rank-one"))
-    dtype = _validate.float_dtype() if dtype is None else _floating(dtype)
+    dtype = _validate.float_dtype() if dtype is None else floating(dtype)
     _validate.key("key", key)
     epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
-    beta = _beta(beta, dtype)
-    # LAPACK has nothing smaller than float32.
-    wide = dtype if dtype.itemsize >= 4 else jnp.dtype("float32")
+    beta = layer_norm(beta, dtype)
     sizes = [in_size] + [width] * (depth - 1) + [1]
     weights = []
     for subkey, fan_in, fan_out in zip(
         jax.random.split(key, depth), sizes[:-1], sizes[1:], strict=True
     ):
-        bound = fan_in**-0.5
-        # Drawn in float32 whatever the dtype, so that a key means one network.
-        w = jax.random.uniform(subkey, (fan_out, fan_in), "float32", -bound, bound).astype(wide)
+        w = drawn(subkey, fan_out, fan_in, dtype)
         if kind == "rank-one" and not weights:
             w = _rank_one(w)
-        weights.append((w * (beta.astype(wide) / jnp.linalg.norm(w, ord=2))).astype(dtype))
+        weights.append(scaled(w, beta, dtype))
     return LeakyMLP(tuple(weights), epsilon)
