@@ -64,6 +64,8 @@ ONE_DRAW |= {"etas": (0.1,), "anchors": 1}
 MODULE = eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x), eqx.nn.Linear(3, 2, key=jax.random.key(0))])
 PENALTY = {"parameters": WEIGHTS, "anchor": WEIGHTS, "scales": 0.1, "num_samples": 9}
 START = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1, "kind": "default"}
+CONV = {"shape": (1, 7, 7), "channels": (2, 3), "out_size": 3, "epsilon": 0.1, "beta": 0.1}
+CONV |= {"size": 2, "stride": 1, "padding": 1, "pool": 2}
 FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
 
 # A valid call of each, by name; what is not here is in EXEMPT with the reason.
@@ -83,6 +85,11 @@ CALLS = {
     "tasks.split": {"task": TASK, "key": jax.random.key(1), "fraction": 0.5, "ridge": 1e-6},
     "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
     "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
+    "networks.initialize_conv": {"key": jax.random.key(0), **CONV, "dtype": "float32"},
+    "networks.LeakyConv": {
+        **{"filters": (jnp.ones((2, 1, 2, 2)),), "head": jnp.ones((3, 8)), "pool": 2},
+        **{"epsilon": NET.epsilon, "shape": (1, 4, 4), "stride": 1, "padding": 1},
+    },
     "networks.linear_proxy": {"linear": LINEAR},
     "networks.leaky_proxy": {"linear": LINEAR, "epsilon": 0.1},
     "networks.corrected_proxy": {"net": NET, "linear": LINEAR, "x": X, "cut": 1e-9},
@@ -157,6 +164,7 @@ SETTINGS = Settings(width=2, num_times=1, end_time=0.1, beta=0.5, max_steps=4)
 OBJECTS = {
     "tasks.load_task": {"data": tasks.DataSpec()},
     "bounds.best_over": {"dataset": None},
+    "networks.LinearConv": {"network": NET},
     "report.report": {"task": TASK, "settings": SETTINGS, "bounds": ()},
     "report.compare": {"task": TASK, "settings": SETTINGS, "epsilons": -1.0, "times": 0},
     "report.end_time": {"task": TASK, "settings": SETTINGS},

@@ -31,7 +31,9 @@ def numpy_outputs(net, x, activation):
         p, s, r = net.padding, net.stride, net.pool
         padded = np.zeros((channels, x.shape[1] + 2 * p, x.shape[2] + 2 * p))
         padded[:, p : p + x.shape[1], p : p + x.shape[2]] = x
-        height, width = ((n - k) // s + 1 for n, k in zip(padded.shape[1:], (rows, columns)))
+        height, width = (
+            (n - k) // s + 1 for n, k in zip(padded.shape[1:], (rows, columns), strict=True)
+        )
         z = np.zeros((out, height, width))
         for i in range(height):
             for j in range(width):
@@ -184,15 +186,15 @@ def test_initialization_is_vmapped_over_numbers():
 # --- Flows
 
 
-TS = (0.0, 3.0, 10.0)
+TS = (0.0, 2.0, 6.0)
 TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-11)
 
 
 def class_task():
-    """Images (17 1 5 5) of three classes."""
+    """Images (9 1 5 5) of three classes."""
     rng = np.random.default_rng(0)
-    y = rng.integers(3, size=17)
-    x = rng.normal(size=(17, 1, 5, 5))
+    y = np.arange(9) % 3
+    x = rng.normal(size=(9, 1, 5, 5))
     x[:, 0, :, 0] += y[:, None]
     return tasks.class_task(x, y)
 
@@ -246,6 +248,9 @@ def test_flow_against_scipy(loss, linear):
     )
     weights = run.weights.network if linear else run.weights
     found = [np.asarray(w).reshape(len(TS), -1) for w in (*weights.filters, weights.head)]
+    print(
+        "ERR", np.abs(np.concatenate(found, axis=1) - solution.y.T).max(), solution.nfev, run.stats
+    )
     # Kinks are crossed, where the field jumps: the steps there promise their tolerance at best.
     assert_close(np.concatenate(found, axis=1), solution.y.T, rtol=0, atol=1e-6)
     assert np.abs(solution.y[:, -1] - solution.y[:, 0]).max() > 0.05
@@ -281,6 +286,61 @@ def test_leaky_and_linear_flow_are_of_order_epsilon_apart(optimized):
         x = jnp.asarray(task.x)
         return float(jnp.linalg.norm(jax.vmap(leaky)(x) - jax.vmap(linear)(x)))
 
-    epsilons = [0.16, 0.08, 0.04, 0.02, 0.01, 0.005]
-    found = np.array([distance(e) for e in epsilons])
-    print(found, found[1:] / found[:-1])
+    found = np.array([distance(epsilon) for epsilon in (0.16, 0.08, 0.04, 0.02)])
+    # 1/2 up to a factor 1 + O(epsilon); of the root of epsilon it were 0.71, of its square 0.25.
+    assert_close(found[1:] / found[:-1], np.full(3, 0.5), rtol=0, atol=0.02)
+    assert found[-1] > 1e-3
+
+
+# --- At the door
+
+GOOD = {"filters": (jnp.ones((2, 1, 3, 3)),), "head": jnp.ones((3, 18)), "shape": (1, 5, 5)}
+GOOD |= {"epsilon": jnp.asarray(0.1)}
+BAD = [
+    ({"shape": [1, 5, 5]}, r"`shape` must be \(channels, height, width\), got \[1, 5, 5\]"),
+    ({"shape": (1, 5)}, r"`shape` must be \(channels, height, width\), got \(1, 5\)"),
+    ({"shape": (1, 5, 0)}, "`shape` must be an integer of at least 1, got 0"),
+    ({"shape": (1, 2, 5)}, "`filters` must fit into their inputs, of 2 x 5 pixels and 0 more"),
+    ({"shape": (2, 5, 5)}, r"`filters` must be at least one array .* 2 channels .* \[\(2, 1, 3, 3"),
+    ({"filters": ()}, r"`filters` must be at least one array .* got shapes \[\]"),
+    ({"filters": jnp.ones((1, 2, 1, 3, 3))}, "`filters` must be a tuple of arrays, got an array"),
+    ({"filters": (jnp.full((2, 1, 3, 3), jnp.nan),)}, "`filters` must be finite, got nan"),
+    ({"filters": (jnp.ones((2, 1, 3, 3), "bfloat16"),)}, "`filters` and `head` must be of one"),
+    ({"head": jnp.ones((3, 17))}, r"`head` must be a matrix \(outputs, 18\), got an array .*17"),
+    ({"head": jnp.full((3, 18), jnp.inf)}, "`head` must be finite, got inf"),
+    ({"epsilon": 0.1}, "`epsilon` must be a scalar array, got 0.1"),
+    ({"epsilon": jnp.asarray(1.5)}, r"`epsilon` must be in \[0, 1\], got 1.5"),
+    ({"stride": 0}, "`stride` must be an integer of at least 1, got 0"),
+    ({"padding": 3}, r"`padding` must be an integer in \[0, 2\], got 3"),
+    ({"pool": 4}, "`pool` must be at most the 3 x 3 pixels of every convolution, got 4"),
+]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("changed", "text"), BAD)
+def test_a_network_that_is_none_gets_one_line(no_type_checks, changed, text):
+    networks.LeakyConv(**GOOD)
+    with pytest.raises(ValueError, match=f"^{text}") as caught:
+        networks.LeakyConv(**(GOOD | changed))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.quick
+def test_other_arguments_at_the_door(no_type_checks):
+    net = networks.LeakyConv(**GOOD)
+    for call in (net, networks.LinearConv(net)):
+        with pytest.raises(ValueError, match=r"^`x` must be one image of shape \(1, 5, 5\), got"):
+            call(np.ones((2, 1, 5, 5)))
+        with pytest.raises(ValueError, match="^`x` must be a finite number, got nan"):
+            call(np.full((1, 5, 5), np.nan))
+    with pytest.raises(ValueError, match="^`network` must be a LeakyConv, got 3"):
+        networks.LinearConv(3)
+    with pytest.raises(
+        ValueError, match=r"^`channels` must be the numbers of filters, .* got \(\)"
+    ):
+        networks.initialize_conv(KEY, (1, 5, 5), (), 3, epsilon=0.1, beta=0.1)
+    with pytest.raises(ValueError, match="^`size` must fit into their inputs, of 5 x 5 pixels"):
+        networks.initialize_conv(KEY, (1, 5, 5), (2,), 3, epsilon=0.1, beta=0.1, size=6)
+    small = networks.initialize_conv(KEY, (1, 4, 5), (2,), 3, epsilon=0.1, beta=0.1)
+    with pytest.raises(ValueError, match=r"^`net` must take one sample of `task`, of shape \(1, 5"):
+        dynamics.gradient_flow(small, class_task(), t1=1.0)

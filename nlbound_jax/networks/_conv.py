@@ -199,7 +199,7 @@ def _check_filters(filters: Any, channels: int) -> None:
     """Raise unless the filters are arrays that fit together."""
     if not isinstance(filters, tuple):
         raise ValueError(f"`filters` must be a tuple of arrays, got {_validate.shown(filters)}.")
-    shapes = [tuple(getattr(w, "shape", ())) for w in filters]
+    shapes: list[tuple[int, ...]] = [tuple(getattr(w, "shape", ())) for w in filters]
     fit = bool(shapes) and all(len(s) == 4 and 0 not in s for s in shapes)
     inputs = [channels, *(s[0] for s in shapes[:-1])] if fit else []
     if not fit or inputs != [s[1] for s in shapes]:
