@@ -297,7 +297,7 @@ def test_leaky_and_linear_flow_are_of_order_epsilon_apart(optimized):
 GOOD = {"filters": (jnp.ones((2, 1, 3, 3)),), "head": jnp.ones((3, 18)), "shape": (1, 5, 5)}
 GOOD |= {"epsilon": jnp.asarray(0.1)}
 BAD = [
-    ({"shape": [1, 5, 5]}, r"`shape` must be \(channels, height, width\), got \[1, 5, 5\]"),
+    ({"shape": 5}, r"`shape` must be \(channels, height, width\), got 5"),
     ({"shape": (1, 5)}, r"`shape` must be \(channels, height, width\), got \(1, 5\)"),
     ({"shape": (1, 5, 0)}, "`shape` must be an integer of at least 1, got 0"),
     ({"shape": (1, 2, 5)}, "`filters` must fit into their inputs, of 2 x 5 pixels and 0 more"),
@@ -310,6 +310,7 @@ BAD = [
     ({"head": jnp.full((3, 18), jnp.inf)}, "`head` must be finite, got inf"),
     ({"epsilon": 0.1}, "`epsilon` must be a scalar array, got 0.1"),
     ({"epsilon": jnp.asarray(1.5)}, r"`epsilon` must be in \[0, 1\], got 1.5"),
+    ({"stride": jnp.ones(2)}, "`stride` must be an integer of at least 1, got an array"),
     ({"stride": 0}, "`stride` must be an integer of at least 1, got 0"),
     ({"padding": 3}, r"`padding` must be an integer in \[0, 2\], got 3"),
     ({"pool": 4}, "`pool` must be at most the 3 x 3 pixels of every convolution, got 4"),

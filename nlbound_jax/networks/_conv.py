@@ -15,6 +15,24 @@ from .._types import AnyArray
 Filters = tuple[Float[Array, "_out _in _rows _columns"], ...]
 
 
+def image_shape(shape: Any) -> Any:
+    """`shape` as a tuple `(channels, height, width)`."""
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise ValueError(
+            f"`shape` must be (channels, height, width), got {_validate.shown(shape)}."
+        )
+    return tuple(_validate.integer("shape", size, 1) for size in shape)
+
+
+def _at_least(name: str, low: int) -> Callable[[Any], int]:
+    """The check of a static field; it runs before Equinox looks at the field itself."""
+
+    def check(value: Any) -> int:
+        return _validate.integer(name, value, low)
+
+    return check
+
+
 class LeakyConv(eqx.Module):
     """A convolutional network without biases: L - 1 convolutions, each followed by
     $\\phi(z) = z - \\epsilon \\min(0, z)$ and average pooling, and a linear head of K outputs. It
@@ -40,13 +58,12 @@ class LeakyConv(eqx.Module):
     filters: Filters
     head: Float[Array, "outputs features"]
     epsilon: Float[Array, ""]
-    shape: tuple[int, int, int] = eqx.field(static=True)
-    stride: int = eqx.field(static=True, default=1)
-    padding: int = eqx.field(static=True, default=0)
-    pool: int = eqx.field(static=True, default=1)
+    shape: tuple[int, int, int] = eqx.field(static=True, converter=image_shape)
+    stride: int = eqx.field(static=True, default=1, converter=_at_least("stride", 1))
+    padding: int = eqx.field(static=True, default=0, converter=_at_least("padding", 0))
+    pool: int = eqx.field(static=True, default=1, converter=_at_least("pool", 1))
 
     def __check_init__(self):
-        image_shape("shape", self.shape, (tuple,))
         _check_filters(self.filters, self.shape[0])
         shapes = [w.shape for w in self.filters]
         channels, height, width = shape_of_features(
@@ -184,15 +201,6 @@ def _image(net: LeakyConv, x: Any) -> Float[Array, "channels height width"]:
     if x.shape != net.shape:
         raise ValueError(f"`x` must be one image of shape {net.shape}, got shape {x.shape}.")
     return x.astype(net.head.dtype)
-
-
-def image_shape(name: str, shape: Any, kinds: tuple[type, ...] = (tuple, list)) -> Any:
-    """`shape` as a tuple `(channels, height, width)`."""
-    if not isinstance(shape, kinds) or len(shape) != 3:
-        raise ValueError(
-            f"`{name}` must be (channels, height, width), got {_validate.shown(shape)}."
-        )
-    return tuple(_validate.integer(name, size, 1) for size in shape)
 
 
 def _check_filters(filters: Any, channels: int) -> None:

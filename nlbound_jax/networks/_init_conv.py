@@ -59,7 +59,7 @@ def initialize_conv(
 
     `ValueError` naming the argument.
     """
-    images = image_shape("shape", shape)
+    images = image_shape(shape)
     if not isinstance(channels, tuple | list) or not channels:
         raise ValueError(
             "`channels` must be the numbers of filters, one or more, got "
