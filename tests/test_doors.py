@@ -98,6 +98,9 @@ CALLS = {
         **{"net": NET, "task": TASK, "num_steps": 4, "save_every": 2, "loss": optax.l2_loss}
     },
     "dynamics.tau_derivative": {**FLOW, "central": False, "finite_difference": False},
+    "dynamics.hyperparameter_derivative": {
+        **{**FLOW, "loss": None, "where": lambda net: net.epsilon, "tangent": 1.0}
+    },
     "dynamics.learning_time": {
         **{"fraction": 0.5, "depth": 2, "alignment": 0.5, "beta": 0.01, "epsilon": 0.1}
     },
@@ -135,6 +138,7 @@ CALLS = {
     "report.train": {"task": TASK, "settings": Settings()},
     "report.report_seeds": {"task": TASK, "settings": Settings(), "num_seeds": 2},
     "report.load_run": {"path": "/nowhere/run.npz"},
+    "report.load_trajectory": {"path": "/nowhere/run.npz", "like": NET},
     "report.prepare_folder": {"out": "/proc/none"},
 }
 # These refuse to run in float32, in one line (tested in test_precision.py).
@@ -172,6 +176,7 @@ OBJECTS = {
     "report.train": {"task": TASK, "settings": SETTINGS},
     "report.save": {"report": None},
     "report.save_run": {"report": None},
+    "report.save_trajectory": {"trajectory": None},
     "report.save_comparison": {"comparison": None},
     "report.spread": {"reports": None},
     "report.table": {"report": None},
@@ -190,6 +195,7 @@ OBJECTS = {
 BESIDE = {
     "report.save": {"out": "/proc/none"},
     "report.save_run": {"task": TASK, "path": "/proc/none"},
+    "report.save_trajectory": {"path": "/proc/none"},
     "report.save_comparison": {"out": "/proc/none"},
 }
 WRONG = [

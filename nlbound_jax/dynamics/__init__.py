@@ -19,6 +19,8 @@ from ._field import make_blocks as make_blocks
 from ._field import make_sample_blocks as make_sample_blocks
 from ._field import negative_gradient as negative_gradient
 from ._flow import gradient_flow as gradient_flow
+from ._hyperparameter import HyperparameterDerivative as HyperparameterDerivative
+from ._hyperparameter import hyperparameter_derivative as hyperparameter_derivative
 from ._learning_time import learning_time as learning_time
 from ._model import Model as Model
 from ._progress import ProgressBar as ProgressBar

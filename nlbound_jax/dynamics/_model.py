@@ -1,6 +1,6 @@
 """Any Equinox module as something to train: what is trained of it, and what it must be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -73,22 +73,28 @@ class Model(eqx.Module):
         return jax.grad(total)(parameters)
 
 
-def partition(net: eqx.Module) -> tuple[PyTree, PyTree]:
+def partition(net: eqx.Module, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
     """The parameters of a module, its floating arrays, and the rest. The slope of a `LeakyMLP` or
-    `LeakyConv` is none, wherever it stands."""
+    `LeakyConv` is none, wherever it stands, nor is an array of the module that is `held`."""
 
     def sloped(node):
         return isinstance(node, LeakyMLP | LeakyConv)
 
     def trained(node):
         if not sloped(node):
-            return eqx.is_inexact_array(node)
-        return eqx.tree_at(lambda n: n.epsilon, jax.tree.map(lambda _: True, node), False)
+            return eqx.is_inexact_array(node) and not among(node, held)
+        weights = jax.tree.map(lambda w: not among(w, held), node)
+        return eqx.tree_at(lambda n: n.epsilon, weights, False)
 
     return eqx.partition(net, jax.tree.map(trained, net, is_leaf=sloped))
 
 
-def check_module(net: Any) -> tuple[PyTree, PyTree]:
+def among(node: Any, arrays: Sequence[Any]) -> bool:
+    """Whether `node` is itself, not in value, one of `arrays`."""
+    return any(node is array for array in arrays)
+
+
+def check_module(net: Any, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
     """`net` in two parts, as [`partition`][] has them, if it is a module that can be trained as it
     is: a function of one sample and of nothing else."""
     if not isinstance(net, eqx.Module) or not callable(net):
@@ -108,10 +114,11 @@ def check_module(net: Any) -> tuple[PyTree, PyTree]:
             "`net` must be in inference mode, `eqx.nn.inference_mode(net)`, got a "
             f"{type(undecided).__name__} that is not."
         )
-    parameters, rest = partition(net)
+    parameters, rest = partition(net, held)
     leaves = jax.tree.leaves(parameters)
     if not leaves:
-        raise ValueError("`net` must have parameters, floating arrays of JAX, got none.")
+        beside = ", beside what `where` names" if held else ""
+        raise ValueError(f"`net` must have parameters, floating arrays of JAX{beside}, got none.")
     dtypes = {str(leaf.dtype) for leaf in leaves}
     if len(dtypes) > 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise ValueError(
@@ -147,7 +154,7 @@ def check_outputs(net: Any, loss: Callable[..., Any], squared: bool, x: Any, y: 
     except Exception as error:
         raise ValueError(
             f"`net` must take one sample of `task`, of shape {x.shape} and dtype {x.dtype}, got "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     if not isinstance(outputs, jax.ShapeDtypeStruct):
         raise ValueError(f"`net` must return one array, got {_validate.shown(outputs)}.")
@@ -162,7 +169,7 @@ def check_outputs(net: Any, loss: Callable[..., Any], squared: bool, x: Any, y: 
     except Exception as error:
         raise ValueError(
             f"`loss` must take outputs {outputs.shape} and targets {y.shape} of one sample, got "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", bool)
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
@@ -172,6 +179,7 @@ def check_outputs(net: Any, loss: Callable[..., Any], squared: bool, x: Any, y: 
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of the caller's code says, on one short line."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:160]}"

@@ -1,6 +1,6 @@
 """What a training is: of which parameters, on which data, by which gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -66,14 +66,17 @@ def _targets(task: Task | ClassTask) -> np.ndarray:
     return task.y if isinstance(task, Task) else task.targets
 
 
-def pose(net: Any, task: Any, loss: Callable[..., Any] | None) -> Problem:
+def pose(
+    net: Any, task: Any, loss: Callable[..., Any] | None, held: Sequence[Array] = ()
+) -> Problem:
     """The problem that the arguments of a training describe; `ValueError` if they do not. Here it
-    is decided which gradient is taken: by hand, or of any module."""
+    is decided which gradient is taken: by hand, or of any module. Arrays of the module that are
+    `held` are not trained, and then it is always the latter."""
     if isinstance(net, LeakyMLP):
         net = check_network("net", net, _validate.instance("task", task, Task).rank)
-        if loss is None:
+        if loss is None and not held:
             return Problem(net, task, net.weights, net.epsilon.astype(net.weights[0].dtype))
-    parameters, rest = check_module(net)
+    parameters, rest = check_module(net, held)
     if not isinstance(task, Task | ClassTask):
         raise ValueError(f"`task` must be a Task or a ClassTask, got {_validate.shown(task)}.")
     if loss is not None and not callable(loss):

@@ -242,6 +242,8 @@ def tau_derivative(
     The first two agree until the first crossing; from there on the true derivative, not the
     frozen one, may exceed $v$. They cost 2 to 2.5 flows, 4 flows and 1 flow.
 
+    Of any module, along another hyperparameter: [`hyperparameter_derivative`][].
+
     **Main arguments:**
 
     - `net`: the network at time 0; tau is its `epsilon`. Its dtype is the dtype of the solves.

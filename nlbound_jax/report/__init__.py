@@ -32,3 +32,5 @@ from ._train import save_times as save_times
 from ._train import start_network as start_network
 from ._train import train as train
 from ._train import train_network as train_network
+from ._trajectories import load_trajectory as load_trajectory
+from ._trajectories import save_trajectory as save_trajectory

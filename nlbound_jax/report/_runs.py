@@ -1,9 +1,8 @@
 """A trained run in one file, and back."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,17 +11,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
-from .._npz import DAMAGE, read_arrays
+from .._npz import DAMAGE
 from .._results import RESULTS, outcome_name
 from .._types import Data
-from .._writing import writable, write_atomically
 from ..dynamics import Trajectory
 from ..networks import LeakyMLP
 from ..tasks import Task, Transform
 from ._report import Report, summary
+from ._saved import read_saved, unfit, write_saved
 from ._settings import Settings
 
-FORMAT, VERSION = "nlbound_jax run", 1
+VERSION = 1
 
 
 class SavedRun(eqx.Module):
@@ -104,8 +103,6 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
     if transform.columns is not None:  # it came later, as `image`
         arrays["columns"] = transform.columns
     header = {
-        "format": FORMAT,
-        "version": VERSION,
         "depth": len(run.weights),
         "result": outcome_name(run.result),
         "stats": {k: v for k, v in run.stats.items() if isinstance(v, int)},
@@ -118,12 +115,7 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
         "task": report.task,
         "settings": report.settings.as_dict(),
     }
-    text = json.dumps(header, allow_nan=False).encode()
-    arrays["header"] = np.frombuffer(text, np.uint8)
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    with writable("path", "file", path):
-        room = sum(array.nbytes for array in arrays.values())
-        write_atomically(path, lambda file: np.savez(file, **arrays), room)
+    write_saved(path, "run", VERSION, header, arrays)
 
 
 def load_run(path: str | Path) -> SavedRun:
@@ -149,37 +141,12 @@ def load_run(path: str | Path) -> SavedRun:
     another version, or was not written by [`save_run`][].
     """
     path = _validate.path("path", path)
-    arrays = _read(path)
-    try:
-        header = json.loads(arrays.pop("header").tobytes())
-        ours = header["format"] == FORMAT
-    except DAMAGE:
-        ours, header = False, {}
-    if not ours:
-        _refuse(path, "it was not written by `save_run`")
-    if header.get("version") != VERSION:
-        _refuse(path, f"it has version {header.get('version')!r}, this library reads {VERSION}")
+    header, arrays = read_saved(path, "run", VERSION)
     try:
         with jax.enable_x64(True):
             return _build(header, arrays)
     except DAMAGE as error:
-        _refuse(path, f"its content does not fit together ({type(error).__name__})")
-
-
-def _refuse(path: Path, reason: str) -> NoReturn:
-    raise ValueError(f"`path` must be a run saved by `save_run`, got {str(path)!r}: {reason}.")
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file."""
-    try:
-        arrays, broken = read_arrays(path)
-    except DAMAGE as error:
-        missing = isinstance(error, OSError) and error.strerror
-        _refuse(path, missing or "it is damaged, cut short, or no .npz file of arrays")
-    if broken is not None:
-        _refuse(path, f"it is damaged, in {broken}")
-    return arrays
+        unfit(path, "run", error)
 
 
 def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
