@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**32))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # What a worker holds at the end of the suite, in bytes: the programs that it has compiled.
-WORKER_BYTES = 5 * 2**30
+WORKER_BYTES = 6 * 2**30
 # Linux lets a process have 65,530 mappings, and each compiled program takes several: a worker that
 # held all programs of the suite would be ended by the system.
 MAPPINGS = 30_000
