@@ -36,6 +36,7 @@ def leaf_scales(anchor: PyTree) -> PyTree:
     """
     anchor = eqx.filter(anchor, eqx.is_inexact_array)
     check_parameters(anchor=anchor)
+    anchor = jax.tree.map(jnp.asarray, anchor)  # in a dtype that JAX has at the time
     leaves = [w.astype(float) for w in jax.tree.leaves(anchor)]
     sizes = [jnp.sqrt(jnp.mean(w**2)) if w.size else jnp.asarray(0.0) for w in leaves]
     squares = sum((jnp.sum(w**2) for w in leaves), jnp.asarray(0.0))
@@ -81,6 +82,7 @@ def information_penalty(
     parameters = eqx.filter(parameters, eqx.is_inexact_array)
     anchor = eqx.filter(anchor, eqx.is_inexact_array)
     check_parameters(parameters=parameters, anchor=anchor)
+    parameters, anchor = jax.tree.map(jnp.asarray, (parameters, anchor))
     count = _validate.integer("num_samples", num_samples, 1)
     leaves: Any = jax.tree.leaves(parameters)
     dtype = jnp.result_type(*(w.dtype for w in leaves))
