@@ -15,10 +15,11 @@ from .._results import RESULTS, where
 from .._types import Parameters, ParametersOverTime
 from ..tasks import ClassTask, Task
 from ._devices import run_on_mesh, samples_mesh
+from ._engine import all_finite
 from ._field import Blocks, SampleBlocks, negative_gradient
 from ._model import Model
 from ._pieces import pieces
-from ._problem import all_finite, pose
+from ._problem import pose
 from ._progress import Meter
 from ._trajectory import Trajectory, is_concrete
 

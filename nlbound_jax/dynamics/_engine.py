@@ -137,6 +137,20 @@ def _solve(
     )
 
 
+@eqx.filter_jit
+def all_finite(parameters: ParametersOverTime) -> Array:
+    """Whether the last of the parameters are finite."""
+    leaves = jax.tree.leaves(parameters)
+    return jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in leaves]))
+
+
+def _outcome(result: Any, end: Parameters) -> RESULTS:
+    """How a solve ended. Steps of a fixed size may end in what is not a number."""
+    found = RESULTS.promote(result)
+    astray = (found == RESULTS.successful) & ~all_finite(end)
+    return RESULTS.where(astray, RESULTS.diverged, found)
+
+
 def _joined(
     weights: Parameters, sub: Any, max_steps: int | None, state: State, result: Any
 ) -> FlowSolution:
@@ -157,7 +171,7 @@ def _joined(
     accepted, rejected = (state.counts[name] for name in ("accepted", "rejected"))
     stats = {"num_accepted_steps": accepted, "num_rejected_steps": rejected}
     stats |= {"num_steps": accepted + rejected, "max_steps": max_steps}
-    return FlowSolution(ts, kept, state.t, end, stats, RESULTS.promote(result))
+    return FlowSolution(ts, kept, state.t, end, stats, _outcome(result, end))
 
 
 def solve_flow(
@@ -223,5 +237,5 @@ def solve_flow(
         max_steps,
     )
     (ts, weights), (reached, end) = zip(solution.ts, solution.ys, strict=True)  # pyright: ignore
-    result = RESULTS.promote(solution.result)
+    result = _outcome(solution.result, end)
     return FlowSolution(ts, weights, reached[0], end, solution.stats, result)

@@ -14,7 +14,7 @@ from .._types import Numeric, ParametersOverTime
 from ..tasks import ClassTask, Task
 from ._devices import run_on_mesh, samples_mesh
 from ._engine import solve_flow
-from ._problem import all_finite, pose
+from ._problem import pose
 from ._trajectory import Trajectory, is_concrete
 
 
@@ -115,10 +115,7 @@ def gradient_flow(
             progress_meter=progress_meter,
             max_steps=max_steps,
         )
-        # Steps of a fixed size may end in what is not a number.
-        astray = (found.result == RESULTS.successful) & ~all_finite(found.end)
-        result = RESULTS.where(astray, RESULTS.diverged, found.result)
-        ends = (found.reached, found.stats, result)
+        ends = (found.reached, found.stats, found.result)
         return problem.trajectory(found.ts, found.weights, *ends), problem.weights(found.end)
 
     trajectory, end = run_on_mesh(solve, problem.parameters, problem.model, mesh=blocks.mesh)

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -88,9 +87,3 @@ def pose(
     x, y = (jax.ShapeDtypeStruct(a.shape[1:], dtype) for a in (task.x, _targets(task)))
     check_outputs(net, model.loss, loss is None, x, y)
     return Problem(net, task, parameters, model)
-
-
-def all_finite(parameters: ParametersOverTime) -> Array:
-    """Whether the last of the parameters are finite."""
-    leaves = jax.tree.leaves(parameters)
-    return jnp.all(jnp.stack([jnp.isfinite(w[-1]).all() for w in leaves]))
