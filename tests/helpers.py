@@ -1,10 +1,15 @@
 """What several tests share: one elementwise comparison, small problems, the mpmath oracle."""
 
+import os
+import subprocess
+import sys
+
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
+import scipy.special
 
 # Relative to each expected entry; per dtype, never per backend or size.
 TOLERANCE = {np.dtype("float32"): 2e-5, np.dtype("float64"): 1e-12}
@@ -139,3 +144,22 @@ def oracle_u_log_v(depth, t, epsilon, beta, rho, s, reading, assumption=True):
     points = [0, *(p for p in inner if 0 < p < end), end]
     value = (depth - 1) * rho / sbar * beta_bar * mp.quad(integrand, points)
     return u, mp.log(value) + eta * top + start * mp.expm1(depth * top)
+
+
+def kl_inverse(p, c):
+    """The inverse of the binary relative entropy, by bisection with SciPy's terms."""
+    low, high = p, 1.0
+    for _ in range(200):
+        q = (low + high) / 2
+        kl = scipy.special.rel_entr(p, q) + scipy.special.rel_entr(1 - p, 1 - q)
+        low, high = (q, high) if kl <= c else (low, q)
+    return high
+
+
+def run_on_three_devices(script):
+    """Run a script in a process of three CPU devices in float64; its last word must be `done`."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "3", "JAX_ENABLE_X64": "1"}
+    command = [sys.executable, "-c", script]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split()[-1] == "done"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from helpers import assert_close, numpy_network
+from helpers import assert_close, kl_inverse, numpy_network
 
 from nlbound_jax._results import RESULTS
 from nlbound_jax.bounds import (
@@ -57,15 +57,6 @@ def problem(n=1500, d=4, width=5, seed=0, moved=0.03):
 
 def call(**changes):
     return anchored_bound(**{**problem(), "epsilon": 0.5, "key": KEY, "grid": SMALL} | changes)
-
-
-def kl_inverse(p, c):
-    low, high = p, 1.0
-    for _ in range(200):
-        q = (low + high) / 2
-        kl = scipy.special.rel_entr(p, q) + scipy.special.rel_entr(1 - p, 1 - q)
-        low, high = (q, high) if kl <= c else (low, q)
-    return high
 
 
 def parts(weights, epsilon):

@@ -1,9 +1,5 @@
 """Gradient flow and descent of any Equinox module, any loss, and tasks of several classes."""
 
-import os
-import subprocess
-import sys
-
 import diffrax
 import equinox as eqx
 import jax
@@ -11,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import TIMEOUT, EqualSteps, assert_close, small_data, small_task
+from helpers import EqualSteps, assert_close, run_on_three_devices, small_data, small_task
 from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 
@@ -398,11 +394,7 @@ print("done")
 
 @pytest.mark.float64
 def test_samples_of_a_module_are_shared_out_over_devices():
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "3", "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-c", DEVICES]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.split()[-1] == "done"
+    run_on_three_devices(DEVICES)
 
 
 # --- Tasks of several classes

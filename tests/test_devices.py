@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import TIMEOUT
+from helpers import run_on_three_devices
 from test_flow import TASK, make
 
 from nlbound_jax import dynamics
@@ -83,11 +83,7 @@ print("done")
 
 @pytest.mark.float64
 def test_three_cpu_devices_give_what_one_gives():
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "3", "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-c", SCRIPT]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.split()[-1] == "done"
+    run_on_three_devices(SCRIPT)
 
 
 @pytest.mark.parametrize("devices", [(), [], "cpu", 3, [1], [None], {0}])

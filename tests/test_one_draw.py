@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from helpers import assert_close
+from helpers import assert_close, kl_inverse
 
 from nlbound_jax.bounds import _one_draw, one_draw_bound
 
@@ -39,15 +39,6 @@ def problem(n=80, dtype="float64"):
         return ~(jnp.asarray(y, dtype) * out > 0)
 
     return moved, centre, errors
-
-
-def kl_inverse(p, c):
-    low, high = p, 1.0
-    for _ in range(200):
-        q = (low + high) / 2
-        kl = scipy.special.rel_entr(p, q) + scipy.special.rel_entr(1 - p, 1 - q)
-        low, high = (q, high) if kl <= c else (low, q)
-    return high
 
 
 def test_every_term_is_the_formula():

@@ -231,10 +231,11 @@ def _rows(name: str, given, width: int) -> Float[Array, "rows width"]:
     if rows.ndim != 2 or not rows.shape[0] or rows.shape[1] != width:
         raise ValueError(f"`{name}` must have shape (n, {width}), got {rows.shape}.")
     if not _validate.is_traced(given):
-        least = np.asarray(given, float) / np.max(np.asarray(given, float), axis=1, keepdims=True)
-        if np.min(least) < SMALLEST:
+        values = np.asarray(given, float)
+        least = np.min(values / np.max(values, axis=1, keepdims=True))
+        if least < SMALLEST:
             raise ValueError(
                 f"`{name}` must be at least {SMALLEST:g} of the largest in the row, got "
-                f"{np.min(least):g} of it."
+                f"{least:g} of it."
             )
     return rows / jnp.max(rows, axis=1, keepdims=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from .. import _validate
+from .._modules import in_training
 from .._types import Parameters
 from ..networks import LeakyConv, LeakyMLP
 
@@ -108,7 +109,7 @@ def check_module(net: Any, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
             "`net` must be stateless, net(x) -> outputs, got one that keeps a state (an "
             "eqx.nn.StateIndex or State), as BatchNorm does."
         )
-    undecided = next(_training(net), None)
+    undecided = next(in_training(net), None)
     if undecided is not None:
         raise ValueError(
             "`net` must be in inference mode, `eqx.nn.inference_mode(net)`, got a "
@@ -131,19 +132,6 @@ def check_module(net: Any, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
         )
     _validate.finite("net", leaves)
     return parameters, rest
-
-
-def _training(net):
-    """The layers that are told to be in training, and do something then."""
-
-    def flagged(node):
-        return node is not net and hasattr(node, "inference")
-
-    nodes = [net] if hasattr(net, "inference") else jax.tree.leaves(net, is_leaf=flagged)
-    for node in nodes:
-        silent = isinstance(node, eqx.nn.Dropout) and isinstance(node.p, int | float) and not node.p
-        if getattr(node, "inference", None) is False and not silent:
-            yield node
 
 
 def check_outputs(net: Any, loss: Callable[..., Any], squared: bool, x: Any, y: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from .. import _validate, bounds
+from .._modules import in_training
 from .._types import AnyArray, Data
 
 
@@ -155,32 +156,18 @@ def _parameters(name: str, net: Any) -> tuple[PyTree, PyTree]:
     """The floating arrays of a module, and the rest of it."""
     if not isinstance(net, eqx.Module) or not callable(net):
         raise ValueError(f"`{name}` must be a callable Equinox module, got {_validate.shown(net)}.")
-    for part in _modules(net):
-        # A dropout of nothing is at rest: that of attention is one by default.
-        idle = isinstance(part, eqx.nn.Dropout) and isinstance(part.p, int | float) and not part.p
-        if not getattr(part, "inference", True) and not idle:
-            raise ValueError(
-                f"`{name}` must be in inference mode (see `eqx.nn.inference_mode`), got a "
-                f"{type(part).__name__} in training."
-            )
+    part = next(in_training(net), None)
+    if part is not None:
+        raise ValueError(
+            f"`{name}` must be in inference mode (see `eqx.nn.inference_mode`), got a "
+            f"{type(part).__name__} in training."
+        )
     parameters, static = eqx.partition(net, eqx.is_inexact_array)
     leaves = jax.tree.leaves(parameters)
     if not leaves or not all(jnp.issubdtype(w.dtype, jnp.floating) for w in leaves):
         raise ValueError(f"`{name}` must have real floating parameters, got others or none.")
     _validate.finite(name, leaves)
     return parameters, static
-
-
-def _modules(net: eqx.Module) -> list[eqx.Module]:
-    found = []
-
-    def visit(node: Any) -> bool:
-        if isinstance(node, eqx.Module):
-            found.append(node)
-        return False
-
-    jax.tree.leaves(net, is_leaf=visit)
-    return found
 
 
 def _inputs(name: str, x: Any) -> Array:
