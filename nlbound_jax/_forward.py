@@ -14,11 +14,13 @@ def leaky_relu(z: Float[Array, "..."], epsilon: Float[Array, ""]) -> Float[Array
 def outputs(
     weights: Weights, x: Float[Array, "d ..."], epsilon: Float[Array, ""]
 ) -> Float[Array, "..."]:
-    """$f(x) = W_L \\phi(W_{L-1} \\cdots \\phi(W_1 x))$ (Eq. 2), samples in columns."""
+    """$f(x) = W_L \\phi(W_{L-1} \\cdots \\phi(W_1 x))$ (Eq. 2), samples in columns; an axis of
+    outputs comes first if there are several."""
     h = x
     for w in weights[:-1]:
         h = leaky_relu(w @ h, epsilon)
-    return (weights[-1] @ h)[0]
+    h = weights[-1] @ h
+    return h[0] if len(h) == 1 else h
 
 
 def end_to_end(weights: Weights) -> Float[Array, " d"]:

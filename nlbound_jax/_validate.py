@@ -226,23 +226,24 @@ def flag(name: str, value: Any) -> bool:
     return bool(member(name, bool(value) if isinstance(value, np.bool_) else value, (True, False)))
 
 
-def chain(name: str, shapes: list[tuple[int, ...]]) -> None:
-    """Raise unless the shapes are those of at least two matrices that fit together and end in one
-    output."""
+def chain(name: str, shapes: list[tuple[int, ...]], *, one_output: bool = True) -> None:
+    """Raise unless the shapes are those of at least two matrices that fit together and, unless that
+    does not matter, end in one output."""
     fit = len(shapes) >= 2 and all(len(s) == 2 and 0 not in s for s in shapes)
     fit = fit and all(a[0] == b[1] for a, b in zip(shapes[:-1], shapes[1:], strict=True))
-    if not fit or shapes[-1][0] != 1:
+    if not fit or one_output and shapes[-1][0] != 1:
+        end = " and end in one output" if one_output else ""
         raise ValueError(
-            f"`{name}` must be at least two matrices (out, in) that fit together and end in one "
-            f"output, got shapes {shapes}."
+            f"`{name}` must be at least two matrices (out, in) that fit together{end}, "
+            f"got shapes {shapes}."
         )
 
 
-def matrices(name: str, weights: Any) -> tuple[Any, ...]:
+def matrices(name: str, weights: Any, *, one_output: bool = True) -> tuple[Any, ...]:
     """`weights` as a tuple of floating matrices whose shapes are a `chain`."""
     if not isinstance(weights, (tuple, list)):
         raise ValueError(f"`{name}` must be a tuple of matrices, got {shown(weights)}.")
-    chain(name, [getattr(w, "shape", ()) for w in weights])
+    chain(name, [getattr(w, "shape", ()) for w in weights], one_output=one_output)
     if not all(jnp.issubdtype(w.dtype, jnp.floating) for w in weights):
         raise ValueError(
             f"`{name}` must be floating, got {', '.join(str(w.dtype) for w in weights)}."

@@ -255,12 +255,17 @@ NETWORKS = [
     Case(
         "weights that do not fit",
         lambda: networks.LeakyMLP((NET.weights[0], NET.weights[1][:, :2]), NET.epsilon),
-        "`weights` must be at least two matrices (out, in) that fit together and end in one output, got shapes [(4, 3), (1, 2)].",
+        "`weights` must be at least two matrices (out, in) that fit together, got shapes [(4, 3), (1, 2)].",
     ),
     Case(
         "one layer",
         lambda: networks.LeakyMLP(NET.weights[:1], NET.epsilon),
-        "`weights` must be at least two matrices (out, in) that fit together and end in one output, got shapes [(4, 3)].",
+        "`weights` must be at least two matrices (out, in) that fit together, got shapes [(4, 3)].",
+    ),
+    Case(
+        "a network of several outputs where one is wanted",
+        lambda: certify(networks.LeakyMLP((NET.weights[0], jnp.ones((3, 4))), NET.epsilon), TASK),
+        "`net` must have one output, got 3.",
     ),
     Case(
         "weights of integers",

@@ -171,6 +171,24 @@ def test_a_leaky_mlp_is_a_module_like_any_other(depth, epsilon):
         assert_close(a, b, rtol=1e-10, atol=atol)
 
 
+@pytest.mark.parametrize("loss", [None, optax.softmax_cross_entropy])
+def test_a_leaky_mlp_of_several_outputs_is_a_convolution_of_one_pixel(loss):
+    x, y = images()
+    task = tasks.class_task(x, y, whitened=True, components=5)
+    net = networks.initialize(KEY, 5, 6, 3, epsilon=0.4, beta=0.7, out_size=3)
+    pixels = tasks.class_task(np.asarray(task.x)[:, :, None, None], y, scale=1.0)
+    filters = tuple(w[:, :, None, None] for w in net.weights[:2])
+    other = networks.LeakyConv(filters, net.weights[2], net.epsilon, (5, 1, 1))
+    options = {"loss": loss, "stepsize_controller": FIXED}
+    one = dynamics.gradient_flow(net, task, t1=2.0, **options)
+    two = dynamics.gradient_flow(other, pixels, t1=2.0, **options)
+    assert isinstance(one.network(), networks.LeakyMLP)
+    assert one.network().num_outputs == 3
+    trained = two.network()
+    for w, v in zip(one.weights, (*trained.filters, trained.head), strict=True):
+        assert_close(w[-1], v.reshape(w[-1].shape), rtol=1e-4, atol=1e-5)
+
+
 def test_of_a_leaky_mlp_inside_another_module_the_slope_stays():
     inner = networks.initialize(KEY, 4, 3, 2, epsilon=0.3, beta=0.3)
     net = eqx.nn.Sequential([eqx.nn.Linear(4, 4, key=KEY), eqx.nn.Lambda(jnp.tanh), inner])

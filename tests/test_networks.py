@@ -73,6 +73,7 @@ BAD = {
     "epsilon": (1.3, r"in \[0, 1\]"),
     "beta": (0.0, "positive and finite"),
     "kind": ("zeros", "one of 'default', 'rank-one'"),
+    "out_size": (0, "an integer of at least 1"),
 }
 
 
@@ -82,6 +83,23 @@ def test_bad_arguments_get_one_line(no_type_checks, name):
     good = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1}
     with pytest.raises(ValueError, match=f"`{name}` must be {allowed}, got"):
         networks.initialize(KEY, **(good | {name: value}))
+
+
+def test_several_outputs_are_networks_of_one_output_side_by_side():
+    net = networks.initialize(KEY, 5, 7, 3, epsilon=0.3, beta=0.8, out_size=4)
+    assert [w.shape for w in net.weights] == [(7, 5), (7, 7), (4, 7)]
+    assert net.num_outputs == 4
+    x = np.random.default_rng(0).normal(size=(11, 5))
+    alone = [
+        networks.LeakyMLP((*net.weights[:2], row[None]), net.epsilon) for row in net.weights[2]
+    ]
+    outputs = net(x)
+    assert outputs.shape == (11, 4)
+    assert_close(outputs, jnp.stack([one(x) for one in alone], axis=1), rtol=1e-5, atol=1e-6)
+    assert_close(net(x[3]), outputs[3], rtol=1e-5, atol=1e-6)
+    assert net.features_first(jnp.asarray(x.T, outputs.dtype)).shape == (4, 11)
+    assert (net.predict(x) == np.argmax(outputs, axis=1)).all()
+    assert net.predict(x[3]).shape == ()
 
 
 def test_weights_must_fit_together():

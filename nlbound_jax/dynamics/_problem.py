@@ -71,7 +71,7 @@ def pose(
     """The problem that the arguments of a training describe; `ValueError` if they do not. Here it
     is decided which gradient is taken: by hand, or of any module. Arrays of the module that are
     `held` are not trained, and then it is always the latter."""
-    if isinstance(net, LeakyMLP):
+    if isinstance(net, LeakyMLP) and net.num_outputs == 1:
         net = check_network("net", net, _validate.instance("task", task, Task).rank)
         if loss is None and not held:
             return Problem(net, task, net.weights, net.epsilon.astype(net.weights[0].dtype))

@@ -67,6 +67,7 @@ def initialize(
     epsilon: Numeric,
     beta: Numeric,
     kind: InitKind = "default",
+    out_size: int = 1,
     dtype: Any = None,
 ) -> LeakyMLP:
     """A network as the paper initializes it (Section 6).
@@ -87,6 +88,7 @@ def initialize(
 
     - `kind`: `"default"`, or `"rank-one"`: the input layer is replaced by its rank-one part, so
         that $\\rho = \\|W_1\\|_F/\\|W_1\\| = 1$.
+    - `out_size`: K, the number of outputs.
     - `dtype`: of the weights and epsilon; JAX's default floating dtype if `None`.
 
     **Returns:**
@@ -101,11 +103,12 @@ def initialize(
     width = _validate.integer("width", width, 1)
     depth = _validate.integer("depth", depth, 2)
     kind = _validate.member("kind", kind, ("default", "rank-one"))
+    out_size = _validate.integer("out_size", out_size, 1)
     dtype = _validate.float_dtype() if dtype is None else floating(dtype)
     _validate.key("key", key)
     epsilon = _validate.number("epsilon", epsilon, 0, 1).astype(dtype)
     beta = layer_norm(beta, dtype)
-    sizes = [in_size] + [width] * (depth - 1) + [1]
+    sizes = [in_size] + [width] * (depth - 1) + [out_size]
     weights = []
     for subkey, fan_in, fan_out in zip(
         jax.random.split(key, depth), sizes[:-1], sizes[1:], strict=True

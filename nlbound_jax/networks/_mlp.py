@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Real, Shaped
 
 from .. import _validate
 from .._forward import outputs
@@ -12,14 +12,16 @@ from .._types import AnyArray, Weights
 
 
 class LeakyMLP(eqx.Module):
-    """A fully connected network without biases and with a scalar output (Eq. 2-3):
+    """A fully connected network without biases (Eq. 2-3):
 
     $f(x) = W_L\\,\\phi(W_{L-1} \\cdots \\phi(W_1 x))$ with
     $\\phi(z) = z - \\epsilon \\min(0, z)$: linear at $\\epsilon = 0$, ReLU at $\\epsilon = 1$.
+    With one output, a scalar, it is the network of the paper's bounds; with K > 1 it trains on a
+    [`ClassTask`][].
 
     **Attributes:**
 
-    - `weights`: a tuple of L >= 2 arrays $W_l$, `(out in)` each, the last one `(1 in)`.
+    - `weights`: a tuple of L >= 2 arrays $W_l$, `(out in)` each, the last one `(K in)`.
     - `epsilon`: one minus the negative slope, a scalar array in [0, 1]; an array, so that it can
         be differentiated. Only the weights are trained.
     """
@@ -28,7 +30,7 @@ class LeakyMLP(eqx.Module):
     epsilon: Float[Array, ""]
 
     def __check_init__(self):
-        _validate.matrices("weights", self.weights)
+        _validate.matrices("weights", self.weights, one_output=False)
         if getattr(self.epsilon, "shape", None) != ():
             raise ValueError(
                 f"`epsilon` must be a scalar array, got {_validate.shown(self.epsilon)}."
@@ -39,7 +41,12 @@ class LeakyMLP(eqx.Module):
         """L, the number of weight matrices."""
         return len(self.weights)
 
-    def __call__(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "*samples"]:
+    @property
+    def num_outputs(self) -> int:
+        """K, the number of outputs."""
+        return self.weights[-1].shape[0]
+
+    def __call__(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "..."]:
         """The output $f(x)$.
 
         **Arguments:**
@@ -48,13 +55,14 @@ class LeakyMLP(eqx.Module):
 
         **Returns:**
 
-        The outputs, a scalar or `(samples,)`, in the dtype of the weights.
+        The outputs, a scalar or `(samples,)`, in the dtype of the weights; `(K,)` or
+        `(samples K)` if there are several.
 
         **Raises:**
 
         `ValueError` if the shape does not fit or an entry is not finite.
         """
-        return self.features_first(whitened(x, self.weights[0]).T)
+        return self.features_first(whitened(x, self.weights[0]).T).T
 
     def features_first(self, x: Float[Array, "d ..."]) -> Float[Array, "..."]:
         """The output for inputs in the paper's layout, samples in columns.
@@ -65,12 +73,13 @@ class LeakyMLP(eqx.Module):
 
         **Returns:**
 
-        The outputs, a scalar or `(samples,)`.
+        The outputs, a scalar or `(samples,)`; `(K,)` or `(K samples)` if there are several.
         """
         return outputs(self.weights, x, self.epsilon.astype(x.dtype))
 
-    def predict(self, x: Shaped[AnyArray, "*samples d"]) -> Float[Array, "*samples"]:
-        """The predicted label, the sign of $f(x)$, in {-1, +1}.
+    def predict(self, x: Shaped[AnyArray, "*samples d"]) -> Real[Array, "*samples"]:
+        """The predicted label: the sign of $f(x)$, in {-1, +1}, or the place of the largest of
+        several outputs, from 0.
 
         **Arguments:**
 
@@ -85,6 +94,8 @@ class LeakyMLP(eqx.Module):
         `ValueError` if the shape does not fit or an entry is not finite.
         """
         out = in_units(self)[0](x)
+        if self.num_outputs > 1:
+            return jnp.argmax(out, axis=-1)
         return jnp.where(out < 0, -jnp.ones_like(out), jnp.ones_like(out))
 
 
@@ -126,7 +137,9 @@ def whitened(x: Any, first: Float[Array, "out d"]) -> Float[Array, "*samples d"]
     return x.astype(first.dtype)
 
 
-def check_network(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
+def check_network(
+    name: str, net: Any, inputs: int | None = None, *, one_output: bool = True
+) -> LeakyMLP:
     """A network that an argument may be: of finite numbers, with a slope in range. What JAX traces
     is taken as it is.
 
@@ -135,6 +148,7 @@ def check_network(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
     - `name`: what the argument is called, for the message.
     - `net`: its value.
     - `inputs`: how many inputs it must take, `task.rank`; any number if `None`.
+    - `one_output`: whether it must have one output only.
 
     **Returns:**
 
@@ -151,4 +165,6 @@ def check_network(name: str, net: Any, inputs: int | None = None) -> LeakyMLP:
     width = net.weights[0].shape[1]
     if inputs is not None and width != inputs:
         raise ValueError(f"`{name}` must take the task's {inputs} inputs, got {width}.")
+    if one_output and net.num_outputs > 1:
+        raise ValueError(f"`{name}` must have one output, got {net.num_outputs}.")
     return net
