@@ -14,7 +14,7 @@ import scipy.stats
 from helpers import assert_close
 from test_anchored_attack import ascend, kl_inverse
 
-from nlbound_jax import bounds, certify_module
+from nlbound_jax import bounds, certify_module, networks
 from nlbound_jax.bounds import _one_draw, one_draw_bound
 
 pytestmark = pytest.mark.float64
@@ -374,6 +374,28 @@ def test_the_attack_is_about_the_certificate_itself(monkeypatch):
     )
     free = certify_module(net, anchor, x[seen], y[seen], key=keys[3], **_CALL)
     assert float(free.bound.kl_value) < float(found.bound.kl_value)
+
+
+class Wrapped(eqx.Module):
+    """A leaky network inside another module."""
+
+    inner: networks.LeakyMLP
+
+    def __call__(self, x):
+        return 2 * self.inner(x)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_slope_is_no_parameter(given):
+    net = networks.initialize(KEY, 2, 6, 2, epsilon=0.3, beta=1.0, out_size=3)
+    net, (x, y) = Wrapped(net), sample()
+    scales = jax.tree.map(lambda s: 2 * s, bounds.leaf_scales(net)) if given else None
+    found = certify_module(net, net, x, y, key=KEY, factors=(0.1,), scales=scales)
+    assert found.drawn.inner.epsilon == net.inner.epsilon
+    assert list(found.information) == [".inner.weights[0]", ".inner.weights[1]"]
+    other = eqx.tree_at(lambda n: n.inner.epsilon, net, jnp.array(0.4))
+    with pytest.raises(ValueError, match="`anchor` must be as `net` is"):
+        certify_module(net, other, x, y, key=KEY)
 
 
 @pytest.mark.slow

@@ -333,6 +333,7 @@ EXEMPT = {
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
         *("ladder.colour_of", "ladder.prepared", "ladder.labelled_sets", "networks.in_units"),
+        *("networks.partition", "networks.without_slopes"),
     ),
     "takes the objects that another public function returns": (
         *("checks.evaluate", "checks.plot_slack", "checks.deviations"),

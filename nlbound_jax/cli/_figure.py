@@ -30,6 +30,7 @@ class Name(StrEnum):
     eight = "8"
     nine = "9"
     ladder = "ladder"
+    conv = "conv"
     heatmap = "heatmap"
     all = "all"
 
@@ -40,8 +41,8 @@ def figure(
     name: Annotated[
         Name,
         typer.Argument(
-            help="1 to 9 as in the paper; ladder: every bound against epsilon; all; or heatmap: "
-            "two axes of STORE."
+            help="1 to 9 as in the paper; ladder: every bound against epsilon; conv: a "
+            "convolutional network of ten classes; all of these; or heatmap: two axes of STORE."
         ),
     ],
     store: Annotated[

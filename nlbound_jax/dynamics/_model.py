@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from .. import _validate
 from .._modules import in_training
 from .._types import Parameters
-from ..networks import LeakyConv, LeakyMLP
+from ..networks import LeakyMLP, partition
 
 _STATE = (eqx.nn.StateIndex, eqx.nn.State)
 
@@ -72,22 +72,6 @@ class Model(eqx.Module):
             return jnp.sum(jnp.where(counts, losses, jnp.zeros_like(losses)))
 
         return jax.grad(total)(parameters)
-
-
-def partition(net: eqx.Module, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
-    """The parameters of a module, its floating arrays, and the rest. The slope of a `LeakyMLP` or
-    `LeakyConv` is none, wherever it stands, nor is an array of the module that is `held`."""
-
-    def sloped(node):
-        return isinstance(node, LeakyMLP | LeakyConv)
-
-    def trained(node):
-        if not sloped(node):
-            return eqx.is_inexact_array(node) and not among(node, held)
-        weights = jax.tree.map(lambda w: not among(w, held), node)
-        return eqx.tree_at(lambda n: n.epsilon, weights, False)
-
-    return eqx.partition(net, jax.tree.map(trained, net, is_leaf=sloped))
 
 
 def among(node: Any, arrays: Sequence[Any]) -> bool:

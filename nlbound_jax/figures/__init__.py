@@ -1,4 +1,4 @@
-"""The figures of the paper, 1 to 9, one module each, and the plots users reuse."""
+"""The figures of the paper, 1 to 9, and ours, one module each; the plots users reuse."""
 
 from ._common import Preset as Preset
 from ._common import load_data as load_data

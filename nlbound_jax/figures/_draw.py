@@ -11,18 +11,18 @@ from .. import _validate
 from .._files import write_png
 from ._common import Preset, load_data, save_data
 
-NAMES = (*(str(n) for n in range(1, 10)), "ladder")
+NAMES = (*(str(n) for n in range(1, 10)), "ladder", "conv")
 
 
 def _module(name: str) -> ModuleType:
     _validate.member("name", name, NAMES)
-    file = "_ladder" if name == "ladder" else f"_figure{name}"
+    file = f"_figure{name}" if name.isdigit() else f"_{name}"
     return importlib.import_module(f"{__package__}.{file}")
 
 
 def stem(name: str) -> str:
     """The file name of a figure, without its suffix."""
-    return name if name == "ladder" else f"figure{name}"
+    return f"figure{name}" if name.isdigit() else name
 
 
 def title(name: str) -> str:
@@ -30,7 +30,7 @@ def title(name: str) -> str:
 
     **Arguments:**
 
-    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `name`: `"1"` to `"9"`, `"ladder"` or `"conv"`.
 
     **Returns:**
 
@@ -44,7 +44,7 @@ def compute(name: str, preset: Preset | None = None) -> xr.Dataset:
 
     **Arguments:**
 
-    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `name`: `"1"` to `"9"`, `"ladder"` or `"conv"`.
     - `preset`: a [`Preset`][]; the full one if `None`.
 
     **Returns:**
@@ -64,7 +64,7 @@ def draw(name: str, data: xr.Dataset) -> Figure:
 
     **Arguments:**
 
-    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `name`: `"1"` to `"9"`, `"ladder"` or `"conv"`.
     - `data`: out of [`compute`][], or loaded from a file.
 
     **Returns:**
@@ -84,7 +84,7 @@ def make(name: str, folder: str | Path, preset: Preset | None = None) -> Path:
 
     **Arguments:**
 
-    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `name`: `"1"` to `"9"`, `"ladder"` or `"conv"`.
     - `folder`: an existing folder; it gets `figure1.png` and `figure1.zarr`, and so on.
     - `preset`: a [`Preset`][]; the full one if `None`.
 
@@ -108,7 +108,7 @@ def redraw(name: str, folder: str | Path) -> Path:
 
     **Arguments:**
 
-    - `name`: `"1"` to `"9"`, or `"ladder"`.
+    - `name`: `"1"` to `"9"`, `"ladder"` or `"conv"`.
     - `folder`: where [`make`][] saved the data.
 
     **Returns:**

@@ -11,3 +11,5 @@ from ._proxies import CorrectedMLP as CorrectedMLP
 from ._proxies import corrected_proxy as corrected_proxy
 from ._proxies import leaky_proxy as leaky_proxy
 from ._proxies import linear_proxy as linear_proxy
+from ._slopes import partition as partition
+from ._slopes import without_slopes as without_slopes

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 from .. import _validate, bounds
 from .._modules import in_training
 from .._types import AnyArray, Data
+from ..networks import partition, without_slopes
 
 
 class ModuleCertificate(eqx.Module):
@@ -72,9 +73,10 @@ def certify_module(
     **Main arguments:**
 
     - `net`: the network, a function `net(x)` of one input. Its parameters are all its floating
-        JAX arrays; anything else in it must be the same in the anchor. Dropout and BatchNorm must
-        be in inference mode; of a network with a state (BatchNorm) give a module that holds both,
-        the state as the anchor left it: its statistics count as parameters.
+        JAX arrays but the slopes of a [`LeakyMLP`][] or [`LeakyConv`][]; anything else in it must
+        be the same in the anchor. Dropout and BatchNorm must be in inference mode; of a network
+        with a state (BatchNorm) give a module that holds both, the state as the anchor left it:
+        its statistics count as parameters.
     - `anchor`: a module of the same structure that S1 and independent randomness determine: neither
         S2 nor what was trained on it has any part in it, also not in when its training stopped or
         how it was tuned.
@@ -87,7 +89,7 @@ def certify_module(
         gave: not by `value` either.
     - `delta`: one minus the confidence.
     - `scales`: noise scales that S1 determines, a positive number or a PyTree prefix of the
-        parameters (`eqx.filter(net, eqx.is_inexact_array)`) with a positive number or array for
+        parameters (`networks.partition(net)[0]`) with a positive number or array for
         each leaf; by default [`leaf_scales`][] of the anchor.
     - `factors`: of the scales, `(factors,)`, fixed before S2 is seen: all are tried and paid for.
     - `etas`: of the excess form, as in [`one_draw_bound`][].
@@ -116,11 +118,12 @@ def certify_module(
     wrong = _errors(static, batch, bool(jax.config.read("jax_enable_x64")))
     tested = _test_set(inputs, x_test, y_test, classes)
     with jax.enable_x64(True):
+        # Scales made of the whole module have one for a slope, which is no parameter.
         found = bounds.one_draw_bound(
             parameters,
             centre,
             lambda p: wrong(p, *data),
-            scales=bounds.leaf_scales(centre) if scales is None else scales,
+            scales=bounds.leaf_scales(centre) if scales is None else without_slopes(scales),
             key=key,
             delta=delta,
             factors=factors,
@@ -162,7 +165,7 @@ def _parameters(name: str, net: Any) -> tuple[PyTree, PyTree]:
             f"`{name}` must be in inference mode (see `eqx.nn.inference_mode`), got a "
             f"{type(part).__name__} in training."
         )
-    parameters, static = eqx.partition(net, eqx.is_inexact_array)
+    parameters, static = partition(net)
     leaves = jax.tree.leaves(parameters)
     if not leaves or not all(jnp.issubdtype(w.dtype, jnp.floating) for w in leaves):
         raise ValueError(f"`{name}` must have real floating parameters, got others or none.")
