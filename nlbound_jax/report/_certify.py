@@ -92,7 +92,8 @@ def certify(
     - `delta`: one minus the confidence of each bound.
     - `inputs`: what the first layer acts on: `"whitened"` inputs (`task.x`), or `"raw"` ones, as
         `task.transform` takes them, up to a positive factor (which changes nothing: networks
-        without biases are homogeneous). Of a raw first layer the part in the span of the
+        without biases are homogeneous), and with a task's `bias` the constant feature, R, after
+        them. Of a raw first layer the part in the span of the
         training inputs is kept.
     - `anchor`: an anchor for the anchored bounds, out of [`anchor_of`][]; none by default.
     - `key`: for their draws, which nothing else has used: `jax.random.key(0)` if `None`.

@@ -106,11 +106,12 @@ def save_run(report: Report, task: Task, path: str | Path) -> None:
         "depth": len(run.weights),
         "result": outcome_name(run.result),
         "stats": {k: v for k, v in run.stats.items() if isinstance(v, int)},
-        # `image` came later: a file without it is one of a task without channels.
+        # `image` and `bias` came later: a file without them is one of a task that has none.
         "transform": {
             "scale": float(transform.scale),
             "side": transform.side,
             "image": transform.image,
+            "bias": transform.bias,
         },
         "task": report.task,
         "settings": report.settings.as_dict(),
@@ -154,7 +155,7 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     weights = tuple(arrays[f"W{i + 1}"] for i in range(header["depth"]))
     ts, matrix, epsilon, reached = (arrays[k] for k in ("ts", "matrix", "epsilon", "reached"))
     scale, side = header["transform"]["scale"], header["transform"]["side"]
-    image = header["transform"].get("image")
+    image, bias = header["transform"].get("image"), header["transform"].get("bias", False)
     image = None if image is None else tuple(image)
     fit = all(w.ndim == 3 and w.shape[0] == ts.size > 0 for w in weights)
     fit = fit and ts.ndim == 1 and matrix.ndim == 2 and epsilon.ndim == reached.ndim == 0
@@ -164,8 +165,11 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     fit = fit and (
         columns is None or (columns.dtype.kind, columns.shape) == ("f", matrix.shape[:1])
     )
-    fit = fit and (image is None or (len(image) == 3 and math.prod(image) == matrix.shape[0]))
+    fit = fit and (
+        image is None or (len(image) == 3 and math.prod(image) + bias == matrix.shape[0])
+    )
     fit = fit and (image is None or all(isinstance(n, int) and n > 0 for n in image))
+    fit = fit and isinstance(bias, bool)
     if not fit or not isinstance(scale, float) or not isinstance(side, int | None):
         raise ValueError("shapes or dtypes")
     stats = {k[6:]: jnp.asarray(a) for k, a in arrays.items() if k.startswith("stats.")}
@@ -180,5 +184,5 @@ def _build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedRun:
     trajectory.network()  # refuses layers that do not fit together
     settings = header["settings"]
     settings = Settings(**{**settings, "ratios": tuple(settings["ratios"])})
-    transform = Transform(matrix, scale, side, image, columns)
+    transform = Transform(matrix, scale, side, image, columns, bias)
     return SavedRun(trajectory, transform, header["task"], settings)

@@ -173,6 +173,8 @@ def _part(task: Task, inputs, y, test) -> Task:
         name=task.name,
         image=transform.image,
         by_columns=transform.columns is not None,
+        bias=transform.bias,
+        has_constant=True,
     )
 
 

@@ -58,6 +58,7 @@ def from_arrays(
     components: int | None = None,
     cut: float = 1e-12,
     scale: Literal["norm", "columns"] = "norm",
+    bias: bool = False,
     name: str = "arrays",
 ) -> Task:
     """A task from arrays in memory.
@@ -83,6 +84,8 @@ def from_arrays(
         `components` drop, as they then go by correlations and not by units; `spectrum` and
         `condition_number`, and with them the bounds that use the spectrum. `norm_bound` keeps the
         units of `x`.
+    - `bias`: biases in the first layer: inputs get one more feature, the constant R (which must be
+        known: `norm_bound`), and are whitened with it. Everything holds with d + 1 coordinates.
     - `name`: what the data is, in words.
 
     **Returns:**
@@ -134,4 +137,5 @@ def from_arrays(
         components=components,
         name=name,
         by_columns=scale == "columns",
+        bias=bias,
     )

@@ -42,6 +42,7 @@ def mnist(
     positive: Collection[int] = (5, 6, 7, 8, 9),
     negative: Collection[int] | None = None,
     cut: float = 1e-12,
+    bias: bool = False,
 ) -> Task:
     """Binary MNIST, pooled and whitened, from the file bundled with the package.
 
@@ -59,6 +60,7 @@ def mnist(
     - `negative`: the digits labelled -1; by default all that are not positive. Images of other
         digits are left out.
     - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
+    - `bias`: biases in the first layer, as in [`from_arrays`][].
 
     **Returns:**
 
@@ -93,4 +95,5 @@ def mnist(
         cut=cut,
         components=components,
         name=f"mnist {side}x{side}",
+        bias=bias,
     )

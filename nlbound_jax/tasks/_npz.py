@@ -16,6 +16,7 @@ def from_npz(
     components: int | None = None,
     cut: float = 1e-12,
     scale: Literal["norm", "columns"] = "norm",
+    bias: bool = False,
 ) -> Task:
     """A task from an `.npz` file, as `numpy.savez("data.npz", x=x, y=y)` writes it.
 
@@ -35,6 +36,7 @@ def from_npz(
     - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
     - `scale`: `"norm"`, or `"columns"`: divide each feature by its root mean square first, as in
         [`from_arrays`][].
+    - `bias`: biases in the first layer, as in [`from_arrays`][].
 
     **Returns:**
 
@@ -65,6 +67,7 @@ def from_npz(
             components=components,
             cut=cut,
             scale=scale,
+            bias=bias,
             name=path.name,
         )
     except ValueError as error:

@@ -22,13 +22,17 @@ class Transform(eqx.Module):
     (height, width, channels) if they have a last axis of channels. Then
     $\\tilde x = M^\\top x / \\text{scale}$.
 
+    With `bias` a constant feature, $\\text{scale}/\\sqrt2$, comes after the others: the weights of
+    it in the first layer are biases, exactly.
+
     **Attributes:**
 
-    - `matrix`: $M$, `(features d)`.
+    - `matrix`: $M$, `(features d)`; the constant counts as a feature.
     - `scale`: a positive number in the units of the raw inputs, such as a bound on their norm.
     - `side`, `image`: what images are pooled to, or `None`.
     - `columns`: by what each feature was divided before the whitening, `(features,)`, or `None`;
         $M$ divides by it.
+    - `bias`: whether there is a constant feature.
     """
 
     matrix: Float[np.ndarray, "features d"]
@@ -36,13 +40,15 @@ class Transform(eqx.Module):
     side: int | None = None
     image: tuple[int, int, int] | None = None
     columns: Float[np.ndarray, " features"] | None = None
+    bias: bool = False
 
     def __call__(self, x: Data) -> Float[np.ndarray, "*batch d"]:
         """Whiten raw inputs.
 
         **Arguments:**
 
-        - `x`: `(n features)` or one sample `(features,)`; if the task pools images, also
+        - `x`: `(n features)` or one sample `(features,)`, without a constant feature; if the task
+            pools images, also
             `(n height width)` or `(height width)`, with `image` set
             `(n height width channels)` or `(height width channels)`.
 
@@ -59,12 +65,14 @@ class Transform(eqx.Module):
             x = pool(x, self.side)
         elif self.image is not None and x.ndim > 2:
             x = pool_channels(x, self.image)
-        if x.ndim not in (1, 2) or x.shape[-1] != self.matrix.shape[0]:
+        features = self.matrix.shape[0] - self.bias
+        if x.ndim not in (1, 2) or x.shape[-1] != features:
             raise ValueError(
-                f"`x` must have {self.matrix.shape[0]} features in its last axis, "
-                f"got shape {x.shape}."
+                f"`x` must have {features} features in its last axis, got shape {x.shape}."
             )
         x = finite("x", x)
+        if self.bias:
+            x = with_constant(x, self.scale / math.sqrt(2))
         return (x / self.scale) @ self.matrix
 
     def inverse(self, x: Float[AnyArray, "*batch d"]) -> Float[np.ndarray, "*batch features"]:
@@ -77,7 +85,8 @@ class Transform(eqx.Module):
 
         **Returns:**
 
-        $x / \\text{scale}$, `(n features)` or `(features,)`.
+        $x / \\text{scale}$, `(n features)` or `(features,)`, with the constant feature if there is
+        one.
 
         **Raises:**
 
@@ -148,7 +157,8 @@ class Task(eqx.Module):
 
     @property
     def num_features(self) -> int:
-        """How many features the raw inputs have (after pooling), at least d."""
+        """How many features the raw inputs have (after pooling), at least d; a constant feature
+        is one of them."""
         return self.transform.matrix.shape[0]
 
     @property
@@ -267,6 +277,11 @@ def _depth_outside() -> int:
     return ours + 1
 
 
+def with_constant(x: Float[np.ndarray, "*batch features"], value: float):
+    """Inputs with one more feature."""
+    return np.concatenate([x, np.full((*x.shape[:-1], 1), value)], axis=-1)
+
+
 def column_sizes(x: Float[np.ndarray, "m features"]) -> Float[np.ndarray, " features"]:
     """What divides each column to a root mean square that all of them share, and every sample
     into the unit ball; 1 for a column of zeros."""
@@ -301,8 +316,22 @@ def build(
     name: str,
     image: tuple[int, int, int] | None = None,
     by_columns: bool = False,
+    bias: bool = False,
+    has_constant: bool = False,
 ) -> Task:
-    """A [`Task`][] from flattened, finite, unscaled inputs and labels in {-1, +1}."""
+    """A [`Task`][] from flattened, finite, unscaled inputs and labels in {-1, +1}. With `bias` a
+    constant feature of the size of `scale` is added, unless the inputs have it already."""
+    bias = _validate.flag("bias", bias)
+    if bias and norm_bound is None:
+        # A constant of the size of the sample would be chosen by all of it, S2 as well.
+        raise ValueError(
+            "`bias` must be False unless a bound on the norm of an input is known beforehand "
+            "(`norm_bound`), which sets the size of the constant feature, got True."
+        )
+    if bias and not has_constant:
+        x = with_constant(x, scale)
+        x_test = None if x_test is None else with_constant(x_test, scale)
+        scale = math.sqrt(2) * scale  # so that inputs stay within the unit ball
     cut = _validate.scalar("cut", cut, low=0, high=1, open_high=True)
     columns = column_sizes(x / scale) if by_columns else None
     if columns is None:
@@ -320,7 +349,7 @@ def build(
         target=target,
         alignment=float(np.linalg.norm(target)),
         spectrum=spectrum,
-        transform=Transform(matrix, scale, side, image, columns),
+        transform=Transform(matrix, scale, side, image, columns, bias),
         norm_bound=norm_bound,
         name=name,
         held_out=None if x_test is None else _single(x_test / scale),

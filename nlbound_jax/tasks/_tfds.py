@@ -107,6 +107,7 @@ def from_tfds(
     image_key: str | None = None,
     label_key: str | None = None,
     cut: float = 1e-12,
+    bias: bool = False,
 ) -> Task:
     """A task from a data set of [TensorFlow Datasets](https://www.tensorflow.org/datasets) that
     is prepared in the format `array_record`. Reading needs the extra `nlbound_jax[tfds]` and no
@@ -145,6 +146,7 @@ def from_tfds(
     - `image_key`, `label_key`: the features to use; by default the data set's supervised pair,
         else its only image and its only class label.
     - `cut`: eigenvalues of $\\Sigma_X$ below `cut` times the largest are cut.
+    - `bias`: biases in the first layer, as in [`from_arrays`][]; of images of bytes only.
 
     **Returns:**
 
@@ -195,4 +197,5 @@ def from_tfds(
         components=components,
         name=f"{name} {'x'.join(map(str, shape[:2] if shape[2:] == (1,) else shape))}",
         image=shape if source.is_image else None,
+        bias=bias,
     )
