@@ -77,13 +77,14 @@ CALLS = {
         "components": 2,
         "cut": 1e-9,
         "scale": "columns",
+        "bias": True,
     },
     "tasks.class_task": {
         **{"x": X, "y": Y, "x_test": X, "y_test": Y, "code": "signs", "scale": 2.0},
         **{"whitened": True, "components": 2, "cut": 1e-9, "name": "arrays"},
     },
     "tasks.split": {"task": TASK, "key": jax.random.key(1), "fraction": 0.5, "ridge": 1e-6},
-    "networks.initialize": {"key": jax.random.key(0), **START, "dtype": "float32"},
+    "networks.initialize": {"key": jax.random.key(0), **START, "out_size": 3, "dtype": "float32"},
     "networks.LeakyMLP": {"weights": WEIGHTS, "epsilon": NET.epsilon},
     "networks.initialize_conv": {"key": jax.random.key(0), **CONV, "dtype": "float32"},
     "networks.LeakyConv": {
