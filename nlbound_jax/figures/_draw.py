@@ -22,6 +22,7 @@ def _module(name: str) -> ModuleType:
 
 def stem(name: str) -> str:
     """The file name of a figure, without its suffix."""
+    _validate.member("name", name, NAMES)
     return f"figure{name}" if name.isdigit() else name
 
 
