@@ -179,7 +179,10 @@ def problem(m=500, d=4, classes=3, epsilon=0.2, seed=0):
     outputs = np.where(z < 0, (1 - epsilon) * z, z) @ last.T
     labels = np.argmax(outputs + 0.3 * rng.normal(size=outputs.shape), axis=1)
     columns = last.T[:, None]
-    linear = bounds.class_linear_part(first, columns, np.arange(d)[None], epsilon=epsilon, dim=d)
+    places = np.arange(d)[None]
+    linear = np.asarray(
+        bounds.class_linear_part(first, columns, places, epsilon=epsilon, dim=d)
+    )
     path = bounds.class_paths(first, columns, np.eye(d)[None], np.ones((1, 1)))
     call = {"epsilon": epsilon, "linear": linear, "paths": path}
     call["roots"] = bounds.class_root(np.array([float(d)]), np.array([1.0]), classes, 1)
