@@ -34,7 +34,7 @@ def allowed(trials, delta):
 
 
 def one_cell(noise, linear, path, move=1.0):
-    """A grid with a single cell, in units of gamma; the linear part is centred, over sqrt(K - 1)."""
+    """A grid with a single cell, in units of gamma; that of the linear part over sqrt(K - 1)."""
     ranges = {"noise": noise, "linear": linear, "path": path, "move": move, "margin": 1.0}
     ranges = {name: (value, value, 2.0) for name, value in ranges.items()}
     return bounds.ClassGrid(priors=(0.0,), **ranges)
@@ -253,8 +253,8 @@ def test_no_network_found_by_ascent_exceeds_the_bound(case, epsilon, trials):
     risk, error, value = (np.asarray(a) for a in (risk, error, bound.value))
     bare = without(bound, "nonlinear", "capacity", "smoothing")
     print(
-        f"{case}, epsilon {epsilon}: risk {risk.mean():.3f}, error {error.mean():.3f}, train {np.mean(bound.train_risk):.3f}"
-        f", D {np.mean(bound.nonlinear):.3f}, capacity {np.mean(bound.capacity):.3f}, smoothing "
+        f"{case}, epsilon {epsilon}: risk {risk.mean():.3f}, error {error.mean():.3f}, train "
+        f"{np.mean(bound.train_risk):.3f}, D {np.mean(bound.nonlinear):.3f}, capacity {np.mean(bound.capacity):.3f}, smoothing "
         f"{np.mean(bound.smoothing):.3f}, bound {value.mean():.3f}; smallest slack "
         f"{np.min(value - risk):.3f}; the train term is exceeded in {np.mean(risk > bare):.0%}"
     )

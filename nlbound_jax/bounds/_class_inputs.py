@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from .. import _validate
 from .._types import AnyArray
+from ._class_norms import checked_positions
 
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RIDGES = (1e-3, 1e-2)
@@ -115,7 +116,8 @@ def class_inputs(
     moment = _moment(x)
     if not moment.any():
         raise ValueError("`inputs` must not all be zero, got zeros.")
-    places = _places(positions, x.shape[1])
+    dim = x.shape[1]
+    places = np.arange(dim)[None] if positions is None else checked_positions(positions, dim)
     known, etas = moment, (0.0,)
     if reference is not None:
         held_out = _array("reference", reference)
@@ -146,7 +148,7 @@ def class_inputs(
         share = delta / (len(linear) + 2 * len(patches))
         bound = [radius**2 * np.linalg.norm(forward, 2) ** 2 for forward, _, _ in linear]
         squares = _upper(squares, np.asarray(bound), len(x), share)
-        largest = [_largest(places, x.shape[1], inverse, w) for _, inverse, w in patches]
+        largest = [_largest(places, dim, inverse, w) for _, inverse, w in patches]
         largest = radius**2 * np.asarray(largest)
         traces = _upper(traces, largest, len(x), share)
         # An eigenvalue is at most the trace.
@@ -173,19 +175,6 @@ def _array(name, value):
     if found.ndim != 2 or 0 in found.shape:
         raise ValueError(f"`{name}` must have shape (samples, features), got {found.shape}.")
     return found
-
-
-def _places(positions, dim):
-    if positions is None:
-        return np.arange(dim)[None]
-    found = _validate.numeric("positions", positions, "places in an input")
-    whole = found.ndim == 2 and found.size and np.array_equal(found, found.astype(int))
-    if not whole or found.min() < -1 or found.max() >= dim:
-        raise ValueError(
-            f"`positions` must be places below {dim} of shape (positions, q), "
-            f"got {_validate.shown(positions)}."
-        )
-    return found.astype(int)
 
 
 def _radius(norm_bound, x):

@@ -127,13 +127,10 @@ def class_linear_part(
     """
     filters, columns = checked_layers(filters, columns)
     dim = _validate.integer("dim", dim, 1)
-    positions = _validate.numeric("positions", positions, "places in an input").astype(int)
+    positions = checked_positions(positions, dim)
     expected = (columns.shape[1], filters.shape[1])
-    if positions.shape != expected or positions.min() < -1 or positions.max() >= dim:
-        raise ValueError(
-            f"`positions` must be places below {dim} of shape {expected}, got "
-            f"{_validate.shown(positions)}."
-        )
+    if positions.shape != expected:
+        raise ValueError(f"`positions` must have shape {expected}, got {positions.shape}.")
     slope = 1 - _validate.number("epsilon", epsilon, 0, 1) / 2
     patches = jnp.einsum("cpk,cq->kpq", centred(columns), filters, precision="highest")
     straight = jnp.zeros((columns.shape[2], dim + 1), filters.dtype)
@@ -241,3 +238,14 @@ def checked_layers(filters, columns) -> tuple[Float[Array, "c q"], Float[Array, 
             f"got {columns.shape}."
         )
     return filters, columns
+
+
+def checked_positions(positions, dim: int) -> Int[np.ndarray, "positions q"]:
+    """Places in inputs of size `dim`, or -1, as integers."""
+    found = _validate.numeric("positions", positions, "places in an input").astype(float)
+    if found.ndim != 2 or 0 in found.shape or not np.isin(found, np.arange(-1, dim)).all():
+        raise ValueError(
+            f"`positions` must be places below {dim} of shape (positions, q), "
+            f"got {_validate.shown(positions)}."
+        )
+    return found.astype(int)

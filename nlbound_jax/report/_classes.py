@@ -19,7 +19,11 @@ _MOMENTS = 0.1
 # A filter of the anchor counts as at least this part of their root mean square.
 _FLOOR = 0.2
 
-PLUG_IN = "the sample's second moment of the inputs for the distribution's"
+# The sample's second moment knows no size of what lies outside of its span.
+PLUG_IN = (
+    "the sample's second moment of the inputs for the distribution's",
+    "inputs projected to the sample's span",
+)
 
 
 class ClassCertificate(eqx.Module):
@@ -115,6 +119,9 @@ def certify_classes(
         raise ValueError(
             f"`x_first` must have inputs of shape {inputs.shape[1:]}, got {first.shape[1:]}."
         )
+    for name, given in (("x", inputs), ("x_first", first)):
+        if given is not None and not given.any():
+            raise ValueError(f"`{name}` must not all be zero, got zeros.")
     with jax.enable_x64(True):
         nets = _in_units(net, anchor)
         outputs = {name: _evaluate(one, inputs) for name, one in nets.items()}
@@ -146,7 +153,7 @@ def certify_classes(
         anchor_bound=limit,
         risk=risk,
         test_risk=test_risk,
-        assumes=(PLUG_IN,) if known.plug_in else (),
+        assumes=PLUG_IN if known.plug_in else (),
         num_samples=len(labels),
         delta=delta,
     )
