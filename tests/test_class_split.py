@@ -60,7 +60,9 @@ def test_eq_9_smoothed_ramp_against_a_double_integral(spread):
     t = gamma * (node + 1) / 2
     u = np.linspace(-11, 11, 4001)
     phi = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
-    cdf = np.asarray(jax.scipy.special.ndtr((0.3 - outputs[1:] - t[:, None, None]) / spread + u[:, None]))
+    cdf = np.asarray(
+        jax.scipy.special.ndtr((0.3 - outputs[1:] - t[:, None, None]) / spread + u[:, None])
+    )
     chance = np.sum(phi * np.prod(cdf, axis=2), axis=1) * (u[1] - u[0])
     found = bounds.class_smoothed_ramp(outputs[None], np.array([0]), spread, gamma)
     assert_close(found, [1 - np.sum(weight * chance) / 2], rtol=0, atol=1e-10)
@@ -161,7 +163,9 @@ def test_moments_without_plug_in_bound_those_of_the_distribution():
             assert known.noise_roots[t] ** 2 >= true
         for f in range(4):
             inverse = np.linalg.inv(np.asarray(known.metrics[f]))
-            seen, all_ = (np.linalg.eigvalsh(np.cov((z @ inverse).T, bias=True) + 0) for z in (x, population))
+            seen, all_ = (
+                np.linalg.eigvalsh(np.cov((z @ inverse).T, bias=True) + 0) for z in (x, population)
+            )
             assert known.spreads[f] >= all_[-1] * 0.999
             below += seen[-1] < all_[-1]
             assert known.traces[f] >= np.mean(np.sum((population @ inverse) ** 2, axis=1))
@@ -180,9 +184,7 @@ def problem(m=500, d=4, classes=3, epsilon=0.2, seed=0):
     labels = np.argmax(outputs + 0.3 * rng.normal(size=outputs.shape), axis=1)
     columns = last.T[:, None]
     places = np.arange(d)[None]
-    linear = np.asarray(
-        bounds.class_linear_part(first, columns, places, epsilon=epsilon, dim=d)
-    )
+    linear = np.asarray(bounds.class_linear_part(first, columns, places, epsilon=epsilon, dim=d))
     path = bounds.class_paths(first, columns, np.eye(d)[None], np.ones((1, 1)))
     call = {"epsilon": epsilon, "linear": linear, "paths": path}
     call["roots"] = bounds.class_root(np.array([float(d)]), np.array([1.0]), classes, 1)
@@ -190,11 +192,17 @@ def problem(m=500, d=4, classes=3, epsilon=0.2, seed=0):
 
 
 def check_terms(found, arguments, call, grid, extra=0.0, anchored=False, unit=None):
-    (outputs, labels, norms), (m, classes), d = arguments, arguments[0].shape, call["linear"].shape[1]
+    (outputs, labels, norms), (m, classes), d = (
+        arguments,
+        arguments[0].shape,
+        call["linear"].shape[1],
+    )
     g = float(found.gamma)
     root = math.sqrt(d) + chi(classes - 1)
     factor = min(1, 1 / (math.sqrt(2) * (1 - 1 / math.sqrt(math.pi * m))))
-    nonlinear = factor * math.sqrt(math.pi / m) * call["epsilon"] / g * (float(found.path) * root + extra)
+    nonlinear = (
+        factor * math.sqrt(math.pi / m) * call["epsilon"] / g * (float(found.path) * root + extra)
+    )
     assert_close(found.nonlinear, nonlinear, rtol=1e-10)
     assert found.path >= call["paths"][0]
     centred = np.asarray(call["linear"]) - np.mean(call["linear"], axis=0)
@@ -209,7 +217,9 @@ def check_terms(found, arguments, call, grid, extra=0.0, anchored=False, unit=No
     assert_close(found.train_risk, np.mean(smoothed), rtol=1e-10)
     below = float(found.train_risk) + nonlinear + capacity
     c = float(found.noise) * math.sqrt(d / math.pi) / g
-    assert_close(found.value, max(below + c * min((c + math.sqrt(c * c + 4 * below)) / 2, 1), 0), rtol=1e-10)
+    assert_close(
+        found.value, max(below + c * min((c + math.sqrt(c * c + 4 * below)) / 2, 1), 0), rtol=1e-10
+    )
     assert_close(found.train_risk + found.penalty, found.value, rtol=1e-12)
 
 

@@ -194,7 +194,9 @@ def column_norms(
     return jnp.sqrt(jnp.matmul(inverse, squares.T, precision="highest") + _TINY)
 
 
-def class_root(traces: Numeric, spreads: Numeric, classes: int, positions: int) -> Float[Array, "..."]:
+def class_root(
+    traces: Numeric, spreads: Numeric, classes: int, positions: int
+) -> Float[Array, "..."]:
     """$\\sqrt V$, $V = (\\sqrt T + E\\chi_{K-1} \\sqrt\\Lambda)^2 + \\Lambda$; without the last
     term where there is one position.
 
@@ -221,6 +223,7 @@ def class_root(traces: Numeric, spreads: Numeric, classes: int, positions: int) 
         _validate.at_least_zero("spreads", spreads),
     )
     _validate.broadcastable({"traces": traces, "spreads": spreads})
+    traces, spreads = jnp.broadcast_arrays(traces, spreads)
     chi = math.sqrt(2) * math.exp(math.lgamma(classes / 2) - math.lgamma((classes - 1) / 2))
     first = jnp.sqrt(traces) + chi * jnp.sqrt(spreads)
     return first if positions == 1 else jnp.sqrt(first**2 + spreads)

@@ -94,7 +94,9 @@ def _linear_cells(sizes: ClassSizes, gammas, classes, grid: ClassGrid):
 
     def one(gamma, squares, shapes, deviation):
         def prior(shape):
-            linear = smallest_cell(squares, ball * deviation * gamma, ball * deviation, shape, values)
+            linear = smallest_cell(
+                squares, ball * deviation * gamma, ball * deviation, shape, values
+            )
             ratio = (linear / deviation) ** 2 / dim
             return jnp.sum(jnp.log1p(ratio * shape)) * ((classes - 1) / 2), linear
 

@@ -82,9 +82,7 @@ def class_split_bound(
         tried = _validate.real("gammas", gammas, 0, open_low=True)
     if tried.ndim != 1 or not tried.shape[0]:
         raise ValueError(f"`gammas` must have shape (gammas,), got {tried.shape}.")
-    return class_search(
-        outputs, labels, norms, sizes, tried, **_numbers(epsilon, delta), grid=grid
-    )
+    return class_search(outputs, labels, norms, sizes, tried, **_numbers(epsilon, delta), grid=grid)
 
 
 def class_anchored_bound(

@@ -185,7 +185,9 @@ def _in_units(net: Any, anchor: Any) -> dict[str, Any]:
     (of the network, if there is none) has: answers do not change, and nothing underflows."""
     given = {"network": net} | ({} if anchor is None else {"anchor": anchor})
     layers = {n: [np.asarray(w, float) for w in _layers(one)] for n, one in given.items()}
-    units = [float(np.abs(w).max()) or 1.0 for w in layers["network" if anchor is None else "anchor"]]
+    units = [
+        float(np.abs(w).max()) or 1.0 for w in layers["network" if anchor is None else "anchor"]
+    ]
 
     def scaled(name, one):
         new = [jnp.asarray(w / unit) for w, unit in zip(layers[name], units, strict=True)]
