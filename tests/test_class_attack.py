@@ -259,9 +259,10 @@ def test_no_network_found_by_ascent_exceeds_the_bound(case, epsilon, trials):
     bare = without(bound, "nonlinear", "capacity", "smoothing")
     print(
         f"{case}, epsilon {epsilon}: risk {risk.mean():.3f}, error {error.mean():.3f}, train "
-        f"{np.mean(bound.train_risk):.3f}, D {np.mean(bound.nonlinear):.3f}, capacity {np.mean(bound.capacity):.3f}, smoothing "
-        f"{np.mean(bound.smoothing):.3f}, bound {value.mean():.3f}; smallest slack "
-        f"{np.min(value - risk):.3f}; the train term is exceeded in {np.mean(risk > bare):.0%}"
+        f"{np.mean(bound.train_risk):.3f}, D {np.mean(bound.nonlinear):.3f}, capacity "
+        f"{np.mean(bound.capacity):.3f}, smoothing {np.mean(bound.smoothing):.3f}, bound "
+        f"{value.mean():.3f}; smallest slack {np.min(value - risk):.3f}; the train "
+        f"term is exceeded in {np.mean(risk > bare):.0%}"
     )
     assert np.mean(risk > value) <= allowed(trials, delta)
     assert np.isfinite(value).all()

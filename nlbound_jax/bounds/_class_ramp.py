@@ -1,4 +1,4 @@
-"""The ramp risk of a network with several outputs, smoothed by Gaussian noise in its linear part."""
+"""The ramp risk of several outputs, smoothed by Gaussian noise in the linear part."""
 
 import jax
 import jax.numpy as jnp
