@@ -260,7 +260,7 @@ def test_a_network_in_single_precision_is_taken_as_it_is(name):
 @pytest.mark.float64
 def test_two_outputs_against_the_bound_of_one():
     """With l = 0 and one cell what remains differs by the constants: D by sqrt(pi)(1 + E chi_1
-    sqrt(Lambda/T))/sqrt(2), over 2 for the one piece of the other bound: each sign gets all of P."""
+    sqrt(Lambda/T))/sqrt(2), over 2: with the other's one piece each sign has all of P."""
     m, d, epsilon = 4000, 6, 0.3
     rng = np.random.default_rng(0)
     w = rng.normal(size=(5, d))

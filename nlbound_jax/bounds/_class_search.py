@@ -178,7 +178,7 @@ def class_search(
 
     risks = jax.lax.map(plain, gammas)
     divergence, linear, prior = _linear_cells(sizes, gammas, classes, grid)
-    log_cells = grid.log_cells(*sizes.squares.shape[:1], *sizes.paths.shape, anchored)
+    log_cells = grid.log_cells(len(sizes.squares), len(sizes.paths), anchored)
     capacity = jnp.sqrt((divergence + log_cells - jnp.log(delta)) / (2 * num_samples))
     nonlinear, path, move, family = _nonlinear_cells(sizes, gammas, epsilon, num_samples, grid)
     cost = noise[None] * sizes.noise_roots[:, None] / math.sqrt(math.pi)  # (t n)

@@ -72,9 +72,9 @@ def class_split_bound(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("class_split_bound")
-    grid = _validate.instance("grid", ClassGrid() if grid is None else grid, ClassGrid)
+    cells: ClassGrid = _validate.instance("grid", ClassGrid() if grid is None else grid, ClassGrid)
     outputs, labels = class_outputs(outputs, labels)
-    norms, sizes = _sizes(outputs, input_norms, linear, paths, roots, noise_roots, spectra, grid)
+    norms, sizes = _sizes(outputs, input_norms, linear, paths, roots, noise_roots, spectra, cells)
     if gammas is None:
         ahead, rival = rivals(outputs, labels)
         tried = split_gammas(jnp.min(jnp.where(rival, ahead, jnp.inf), axis=1))
@@ -82,7 +82,9 @@ def class_split_bound(
         tried = _validate.real("gammas", gammas, 0, open_low=True)
     if tried.ndim != 1 or not tried.shape[0]:
         raise ValueError(f"`gammas` must have shape (gammas,), got {tried.shape}.")
-    return class_search(outputs, labels, norms, sizes, tried, **_numbers(epsilon, delta), grid=grid)
+    return class_search(
+        outputs, labels, norms, sizes, tried, **_numbers(epsilon, delta), grid=cells
+    )
 
 
 def class_anchored_bound(
@@ -138,16 +140,16 @@ def class_anchored_bound(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set.
     """
     _validate.needs_x64("class_anchored_bound")
-    grid = _validate.instance("grid", ClassGrid() if grid is None else grid, ClassGrid)
+    cells: ClassGrid = _validate.instance("grid", ClassGrid() if grid is None else grid, ClassGrid)
     outputs, labels = class_outputs(outputs, labels)
     moved = {"moves": moves, "anchor_paths": anchor_paths}
     norms, sizes = _sizes(
-        outputs, input_norms, linear, paths, roots, noise_roots, spectra, grid, **moved
+        outputs, input_norms, linear, paths, roots, noise_roots, spectra, cells, **moved
     )
     unit = _validate.number("unit", unit, 0, open_low=True)
-    gammas = unit * jnp.asarray(grid.values("margin"))
+    gammas = unit * jnp.asarray(cells.values("margin"))
     return class_search(
-        outputs, labels, norms, sizes, gammas, **_numbers(epsilon, delta), grid=grid
+        outputs, labels, norms, sizes, gammas, **_numbers(epsilon, delta), grid=cells
     )
 
 
