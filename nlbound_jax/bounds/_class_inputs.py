@@ -105,13 +105,8 @@ def class_inputs(
     """
     _validate.needs_x64("class_inputs")
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
-    for name, given, ends in (("exponents", exponents, (0, 1)), ("ridges", ridges, (0, math.inf))):
-        if not isinstance(given, tuple) or not given:
-            raise ValueError(
-                f"`{name}` must be a tuple of at least one number, got {_validate.shown(given)}."
-            )
-        for number in given:
-            _validate.scalar(name, number, *ends, open_low=name == "ridges")
+    _check_tuple("exponents", exponents, 0, 1)
+    _check_tuple("ridges", ridges, 0, math.inf, open_low=True)
     x = _array("inputs", inputs)
     moment = _moment(x)
     if not moment.any():
@@ -120,14 +115,7 @@ def class_inputs(
     places = np.arange(dim)[None] if positions is None else checked_positions(positions, dim)
     known, etas = moment, (0.0,)
     if reference is not None:
-        held_out = _array("reference", reference)
-        if held_out.shape[1] != x.shape[1]:
-            raise ValueError(
-                f"`reference` must have {x.shape[1]} columns as `inputs`, got {held_out.shape[1]}."
-            )
-        known, etas = _moment(held_out), ridges
-        if not known.any():
-            raise ValueError("`reference` must not all be zero, got zeros.")
+        known, etas = _reference_moment(reference, dim), ridges
     elif norm_bound is not None:
         raise ValueError("`norm_bound` must be None without `reference`, got a number.")
     pairs = [(a, eta) for a in exponents for eta in etas]
@@ -167,6 +155,27 @@ def class_inputs(
         plug_in=reference is None,
         delta=0.0 if reference is None else delta,
     )
+
+
+def _check_tuple(name, given, low, high, **ends):
+    if not isinstance(given, tuple) or not given:
+        raise ValueError(
+            f"`{name}` must be a tuple of at least one number, got {_validate.shown(given)}."
+        )
+    for number in given:
+        _validate.scalar(name, number, low, high, **ends)
+
+
+def _reference_moment(reference, dim):
+    held_out = _array("reference", reference)
+    if held_out.shape[1] != dim:
+        raise ValueError(
+            f"`reference` must have {dim} columns as `inputs`, got {held_out.shape[1]}."
+        )
+    moment = _moment(held_out)
+    if not moment.any():
+        raise ValueError("`reference` must not all be zero, got zeros.")
+    return moment
 
 
 def _array(name, value):

@@ -206,29 +206,31 @@ def class_search(
 
     values, risks, noises = jax.lax.map(choose, (finalists, metrics))
     last = jnp.argmin(values)
-    value, train_risk, place, metric = values[last], risks[last], finalists[last], metrics[last]
-    cell = (place, metric, noises[last])
-    known = nonlinear[place] + capacity[cell]
-    penalty = jnp.where(jnp.isfinite(value), value - train_risk, jnp.inf)
-    smoothing = jnp.where(jnp.isfinite(value), value - train_risk - known, jnp.inf)
+    cell = (finalists[last], metrics[last], noises[last])
+    terms = {"nonlinear": nonlinear, "path": path, "move": move, "family": family}
+    terms = {name: value[cell[0]] for name, value in terms.items()}
+    terms |= {"capacity": capacity[cell], "divergence": divergence[cell], "prior": prior[cell]}
+    terms |= {"linear": linear[cell] * math.sqrt(classes - 1), "noise": noise[cell[2]]}
     # The cells were found over gamma, where the bound has no unit; users have the network's.
-    gamma = gammas[place]
+    gamma = gammas[cell[0]]
+    terms |= {name: terms[name] * gamma for name in ("linear", "noise", "path")}
+    return _bound(
+        values[last],
+        risks[last],
+        gamma=gamma,
+        metric=cell[1],
+        log_cells=jnp.asarray(log_cells),
+        **terms,
+    )
+
+
+def _bound(value, train_risk, **terms) -> ClassBound:
+    known = terms["nonlinear"] + terms["capacity"]
     return ClassBound(
         train_risk=train_risk,
-        nonlinear=nonlinear[place],
-        capacity=capacity[cell],
-        smoothing=smoothing,
-        penalty=penalty,
+        smoothing=jnp.where(jnp.isfinite(value), value - train_risk - known, jnp.inf),
+        penalty=jnp.where(jnp.isfinite(value), value - train_risk, jnp.inf),
         value=value,
-        gamma=gamma,
-        noise=noise[cell[2]] * gamma,
-        linear=linear[cell] * gamma * math.sqrt(classes - 1),
-        path=path[place] * gamma,
-        move=move[place],
-        family=family[place],
-        metric=metric,
-        prior=prior[cell],
-        divergence=divergence[cell],
-        log_cells=jnp.asarray(log_cells),
         result=where(jnp.isfinite(value), RESULTS.successful, RESULTS.blow_up),
+        **terms,
     )
