@@ -176,7 +176,16 @@ def class_paths(
 
 
 def filter_norms(filters: Float[Array, "c q"], roots: Float[Array, "f q q"]) -> Float[Array, "f c"]:
-    """$\\|w_c\\|_M$ in each metric."""
+    """$\\|w_c\\|_M$ in each metric.
+
+    **Arguments:**
+
+    - `filters`, `roots`: as for [`class_paths`][].
+
+    **Returns:**
+
+    `(f c)`.
+    """
     return jax.lax.map(
         lambda root: jnp.sqrt(
             jnp.sum(jnp.matmul(filters, root, precision="highest") ** 2, axis=1) + _TINY
@@ -188,7 +197,16 @@ def filter_norms(filters: Float[Array, "c q"], roots: Float[Array, "f q q"]) -> 
 def column_norms(
     columns: Float[Array, "c positions K"], weights: Float[Array, "f positions"]
 ) -> Float[Array, "f c"]:
-    """$(\\sum_p \\|\\Pi a_{cp}\\|^2/\\omega_p)^{1/2}$ in each metric."""
+    """$(\\sum_p \\|\\Pi a_{cp}\\|^2/\\omega_p)^{1/2}$ in each metric.
+
+    **Arguments:**
+
+    - `columns`, `weights`: as for [`class_paths`][].
+
+    **Returns:**
+
+    `(f c)`.
+    """
     squares = jnp.sum(centred(columns) ** 2, axis=2)
     inverse = (1 / weights).astype(columns.dtype)
     return jnp.sqrt(jnp.matmul(inverse, squares.T, precision="highest") + _TINY)
