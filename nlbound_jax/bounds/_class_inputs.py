@@ -12,8 +12,11 @@ from .._types import AnyArray
 from ._class_norms import checked_positions
 
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# With a ridge no direction is free, not even one in which the sample is zero.
 _RIDGES = (1e-3, 1e-2)
-_CUT = 1e-12
+_PLUG_IN_RIDGES = (1e-6, 1e-3)
+# Of entries: their squares and the reciprocals of these are numbers of double precision.
+_SIZES = (1e-60, 1e60)
 
 
 class ClassInputs(eqx.Module):
@@ -71,7 +74,7 @@ def class_inputs(
     norm_bound: float | None = None,
     delta: float = 1e-3,
     exponents: tuple[float, ...] = _EXPONENTS,
-    ridges: tuple[float, ...] = _RIDGES,
+    ridges: tuple[float, ...] | None = None,
 ) -> ClassInputs:
     """What [`class_split_bound`][] and [`class_anchored_bound`][] need of the inputs.
 
@@ -93,7 +96,8 @@ def class_inputs(
         `reference`.
     - `delta`: the share of the confidence spent here.
     - `exponents`: a of the metrics $M \\propto (\\Sigma + \\eta)^{1-a}$, in [0, 1].
-    - `ridges`: $\\eta$ over the mean eigenvalue, with `reference`.
+    - `ridges`: $\\eta$ over the mean eigenvalue, positive: what is seen of no direction is paid for
+        nevertheless. By default 0.001 and 0.01, for the plug-in 1e-6 and 0.001.
 
     **Returns:**
 
@@ -106,6 +110,8 @@ def class_inputs(
     _validate.needs_x64("class_inputs")
     delta = _validate.scalar("delta", delta, 0, 1, open_low=True, open_high=True)
     _check_tuple("exponents", exponents, 0, 1)
+    if ridges is None:
+        ridges = _PLUG_IN_RIDGES if reference is None else _RIDGES
     _check_tuple("ridges", ridges, 0, math.inf, open_low=True)
     x = _array("inputs", inputs)
     moment = _moment(x)
@@ -113,14 +119,16 @@ def class_inputs(
         raise ValueError("`inputs` must not all be zero, got zeros.")
     dim = x.shape[1]
     places = np.arange(dim)[None] if positions is None else checked_positions(positions, dim)
-    known, etas = moment, (0.0,)
+    known = moment
     if reference is not None:
-        known, etas = _reference_moment(reference, dim), ridges
+        known = _reference_moment(reference, dim)
     elif norm_bound is not None:
         raise ValueError("`norm_bound` must be None without `reference`, got a number.")
-    pairs = [(a, eta) for a in exponents for eta in etas]
+    pairs = [(a, eta) for a in exponents for eta in ridges]
     linear = [_coordinates(known, a, eta) for a, eta in pairs]
     local = _at(known, places)
+    if not local.any():
+        raise ValueError("`positions` must see inputs that are not all zero, got zeros.")
     patches = [
         _metric(local, a, eta, flat) for a, eta in pairs for flat in (True, False)[: len(places)]
     ]
@@ -183,6 +191,12 @@ def _array(name, value):
     _validate.finite(name, (found,))
     if found.ndim != 2 or 0 in found.shape:
         raise ValueError(f"`{name}` must have shape (samples, features), got {found.shape}.")
+    largest = float(np.abs(found).max())
+    if largest and not _SIZES[0] <= largest <= _SIZES[1]:
+        raise ValueError(
+            f"`{name}` must have a largest entry in [{_SIZES[0]:g}, {_SIZES[1]:g}], got "
+            f"{largest:g}."
+        )
     return found
 
 
@@ -200,11 +214,10 @@ def _radius(norm_bound, x):
 
 
 def _eigen(moment, eta):
-    """Eigenvalues with the ridge and their vectors; without a ridge those of the span only."""
+    """Eigenvalues with the ridge, their vectors, and those without."""
     values, vectors = np.linalg.eigh(moment)
     values = np.maximum(values, 0.0)
-    kept = values > (-1.0 if eta else _CUT * values.max())
-    return (values + eta * values.mean())[kept], vectors[:, kept], values[kept]
+    return values + eta * values.mean(), vectors, values
 
 
 def _coordinates(moment, a, eta):
@@ -216,7 +229,7 @@ def _coordinates(moment, a, eta):
 
 
 def _metric(local, a, eta, flat):
-    """$M^{1/2}$, the (pseudo-)inverse of M and the weights of positions, with T = 1 where they were
+    """$M^{1/2}$, the inverse of M and the weights of positions, with T = 1 where they were
     fixed. Weights are flat, or larger where patches are small."""
     raised, vectors, _ = _eigen(local.mean(axis=0), eta)
     scales = raised ** (1 - a)

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int, Shaped
 from .. import _validate
 from .._types import AnyArray, Numeric
 
-# Nodes of the trapezoid rule over the noise of the strongest rival: 18 standard deviations.
-_REACH, _NODES = 9.0, 49
+# The trapezoid rule over the noise of the strongest rival: 18 standard deviations.
+_REACH = 9.0
 # Below this share of the margin noise is taken to be of this size, so that nothing divides by 0.
 _LEAST = 1e-12
 
@@ -18,6 +18,11 @@ def _hinge(z: Array) -> Array:
     """$E(z + n)_+$ for a standard Gaussian n."""
     tail = jnp.exp(-jnp.square(z) / 2) / np.sqrt(2 * np.pi)
     return z * jax.scipy.special.ndtr(z) + tail
+
+
+def _steps(classes: int) -> int:
+    """Of the rule: the strongest of many rivals has less to vary by, and a finer one is needed."""
+    return 48 if classes <= 3 else 96 if classes <= 30 else 144 if classes <= 300 else 288
 
 
 def rivals(
@@ -50,7 +55,8 @@ def smooth_classes(
     # Far from the centre a rival has no part in it, and an infinity would make NaN of 0 times it.
     apart = jnp.minimum(ahead - centre[:, None], 40.0)
     ratio = gamma / noise
-    nodes = jnp.asarray(np.linspace(-_REACH, _REACH, _NODES))
+    steps = _steps(outputs.shape[1])
+    nodes = jnp.asarray(np.linspace(-_REACH, _REACH, steps + 1))
 
     def at(total, node):
         z = apart + node
@@ -61,8 +67,7 @@ def smooth_classes(
         return total + density * (_hinge(place + ratio) - _hinge(place)), None
 
     total, _ = jax.lax.scan(at, jnp.zeros_like(noise), nodes)
-    step = 2 * _REACH / (_NODES - 1)
-    return jnp.clip(total * (step / ratio), 0.0, 1.0)
+    return jnp.clip(total * (2 * _REACH / steps / ratio), 0.0, 1.0)
 
 
 def class_smoothed_ramp(
@@ -84,7 +89,7 @@ def class_smoothed_ramp(
 
     **Returns:**
 
-    `(m,)`, within 1e-12.
+    `(m,)`, within 1e-12 (tested up to 10,000 classes).
 
     **Raises:**
 
