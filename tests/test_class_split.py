@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
 from helpers import assert_close
 
 from nlbound_jax import bounds, networks
@@ -66,6 +67,27 @@ def test_eq_9_smoothed_ramp_against_a_double_integral(spread):
     chance = np.sum(phi * np.prod(cdf, axis=2), axis=1) * (u[1] - u[0])
     found = bounds.class_smoothed_ramp(outputs[None], np.array([0]), spread, gamma)
     assert_close(found, [1 - np.sum(weight * chance) / 2], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_eq_9_smoothed_ramp_of_many_classes(classes, spread):
+    """All rivals alike: the strongest has the distribution function Phi^(K-1)."""
+    ahead, gamma = 0.4, 1.0
+    outputs = np.zeros((1, classes))
+    outputs[0, 0] = ahead
+    s, step = np.linspace(-12, 12, 48001, retstep=True)  # of f_j - f_y over the noise
+    density = np.exp(-(s**2) / 2) / np.sqrt(2 * np.pi)
+    normal = scipy.special.ndtr(s)
+    density = (classes - 1) * normal ** (classes - 2) * density
+
+    def hinge(z):
+        return z * scipy.special.ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    place, ratio = s - ahead / spread, gamma / spread
+    expected = step / ratio * np.sum(density * (hinge(place + ratio) - hinge(place)))
+    found = bounds.class_smoothed_ramp(outputs, np.zeros(1, int), spread, gamma)
+    assert_close(found, np.array([expected]), rtol=0, atol=1e-11)
 
 
 def test_smoothed_ramp_without_noise_and_far_away():
@@ -307,3 +329,35 @@ def test_eq_9_gaussian_supremum_by_ascent(d, classes, n):
     assert ratio < 1
     if d == 2:
         assert np.mean(found) > np.mean(first)
+
+
+@pytest.mark.parametrize("seen", [1e-7, 0.0])
+@pytest.mark.parametrize("known", [True, False])
+def test_no_direction_is_free(seen, known):
+    """A network that looks where the sample hardly has anything is paid for: with eigenvalues cut
+    off at 1e-12 a network that interpolates random labels there had a certificate of 0.11."""
+    x = np.random.default_rng(0).normal(size=(30, 3)) * np.array([1.0, seen, 0.5])
+    reference = {"reference": x[:10], "norm_bound": 9.0} if known else {}
+    found = bounds.class_inputs(x[10:], **reference)
+    least = 1e-8 if seen else 0.0
+    for back, metric in zip(found.back, found.metrics, strict=True):
+        sizes = np.linalg.norm(np.eye(3) @ np.asarray(back), axis=1)
+        assert (sizes > max(least, 1e-4 * sizes.max() if known else 1e-5 * sizes.max())).all()
+        assert np.linalg.eigvalsh(metric)[0] > 1e-5 * np.linalg.eigvalsh(metric)[-1]
+
+
+@pytest.mark.parametrize("size", [1e-155, 1e-61, 1e61, 1e160])
+@pytest.mark.parametrize("name", ["inputs", "reference"])
+def test_sizes_beyond_what_can_be_squared_get_one_line(no_type_checks, name, size):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    given = {"inputs": x, "reference": x} | {name: size * x}
+    with pytest.raises(
+        ValueError, match=rf"`{name}` must have a largest entry in \[1e-60, 1e\+60\]"
+    ):
+        bounds.class_inputs(**given, norm_bound=1e200)
+
+
+def test_patches_that_see_nothing_get_one_line(no_type_checks):
+    x = np.ones((5, 4)) * np.array([0.0, 0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="`positions` must see inputs that are not all zero"):
+        bounds.class_inputs(x, positions=np.array([[0, 1]]))

@@ -19,11 +19,7 @@ _MOMENTS = 0.1
 # A filter of the anchor counts as at least this part of their root mean square.
 _FLOOR = 0.2
 
-# The sample's second moment knows no size of what lies outside of its span.
-PLUG_IN = (
-    "the sample's second moment of the inputs for the distribution's",
-    "inputs projected to the sample's span",
-)
+PLUG_IN = ("the sample's second moment of the inputs for the distribution's",)
 
 
 class ClassCertificate(eqx.Module):
