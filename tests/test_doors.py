@@ -66,6 +66,13 @@ PENALTY = {"parameters": WEIGHTS, "anchor": WEIGHTS, "scales": 0.1, "num_samples
 START = {"in_size": 3, "width": 4, "depth": 2, "epsilon": 0.1, "beta": 0.1, "kind": "default"}
 CONV = {"shape": (1, 7, 7), "channels": (2, 3), "out_size": 3, "epsilon": 0.1, "beta": 0.1}
 CONV |= {"size": 2, "stride": 1, "padding": 1, "pool": 2}
+CLASSES = {"outputs": np.outer(M, [1.0, 0.5, -1.0]), "labels": np.arange(24) % 3, "epsilon": 0.1}
+CLASSES |= {"input_norms": np.ones(24), "linear": np.eye(3), "paths": np.array([0.5])}
+CLASSES |= {"roots": np.array([2.0]), "noise_roots": np.array([1.7]), "spectra": np.ones(3)}
+CLASSES |= {"delta": 0.01, "grid": bounds.ClassGrid(priors=(0.0,), noise=(0.1, 0.2, 2.0))}
+MOVED = {"moves": np.array([0.1]), "anchor_paths": np.array([0.5]), "unit": 1.0}
+LAYERS = {"filters": np.ones((2, 4)), "columns": np.ones((2, 9, 3))}
+CLASS_NET = networks.LeakyMLP((jnp.ones((4, 3)), jnp.ones((3, 4))), jnp.asarray(0.1))
 FLOW = {"net": NET, "task": TASK, "t1": 0.5, "max_steps": 100}
 
 # A valid call of each, by name; what is not here is in EXEMPT with the reason.
@@ -125,6 +132,14 @@ CALLS = {
     "bounds.leaf_scales": {"anchor": WEIGHTS},
     "bounds.information_penalty": PENALTY,
     "bounds.symmetrization_factor": {"num_samples": 60000},
+    "bounds.patch_positions": {"shape": (1, 4, 4), "size": (2, 2), "stride": 1, "padding": 1},
+    "bounds.pooled_columns": {"head": np.ones((3, 8)), "height": 4, "width": 5, "pool": 2},
+    "bounds.class_linear_part": {
+        **{**LAYERS, "positions": bounds.patch_positions((1, 4, 4), (2, 2))},
+        **{"epsilon": 0.1, "dim": 16},
+    },
+    "bounds.class_paths": {**LAYERS, "roots": np.eye(4)[None], "weights": np.ones((1, 9))},
+    "bounds.class_root": {"traces": np.ones(2), "spreads": 0.5, "classes": 3, "positions": 9},
     "bounds.optimistic_bound": {
         **{"output": M, "proxy": M / 2, "y": L, "output_test": M, "proxy_test": M / 2, "y_test": L},
         "gamma": 0.1,
@@ -133,6 +148,11 @@ CALLS = {
         **{"net": MODULE, "anchor": MODULE, "x": X, "y": np.asarray(Y) > 0},
         **{"key": jax.random.key(1), "delta": 0.1, "scales": 0.1, "factors": np.array([0.1])},
         **{"etas": (0.1,), "batch": 5, "x_test": X, "y_test": np.asarray(Y) > 0},
+    },
+    "report.certify_classes": {
+        **{"net": CLASS_NET, "x": X, "y": np.arange(len(X)) % 3, "anchor": CLASS_NET},
+        **{"x_first": X, "norm_bound": 10.0, "delta": 0.1, "grid": CLASSES["grid"]},
+        **{"x_test": X, "y_test": np.arange(len(X)) % 3},
     },
     "report.certify": {"net": NET, "task": TASK, "delta": 0.01, "inputs": "whitened"},
     "checks.claimed_names": {"depth": 2},
@@ -154,6 +174,16 @@ FLOAT64 = {
     },
     "bounds.split_bound": SPLIT,
     "bounds.anchored_bound": ANCHORED,
+    "bounds.class_inputs": {
+        **{"inputs": X, "reference": X, "positions": np.array([[0, 1], [1, 2]]), "delta": 0.01},
+        **{"norm_bound": 10.0, "exponents": (0.0, 1.0), "ridges": (0.01,)},
+    },
+    "bounds.class_smoothed_ramp": {
+        **{"outputs": CLASSES["outputs"], "labels": CLASSES["labels"]},
+        **{"spread": 0.1, "gamma": 0.1},
+    },
+    "bounds.class_split_bound": {**CLASSES, "gammas": np.array([0.1, 0.2])},
+    "bounds.class_anchored_bound": {**CLASSES, **MOVED},
     "bounds.one_draw_bound": ONE_DRAW,
     "bounds.anchor_shapes": {"anchor": WEIGHTS, "others": [WEIGHTS], "powers": (1.0,)},
     "bounds.binomial_upper": {"k": 3.0, "n": 10.0, "delta": 0.01},
@@ -323,7 +353,8 @@ EXEMPT = {
         *("dynamics.run_on_mesh", "dynamics.default_controller", "dynamics.pi_controller"),
         *("dynamics.solve_flow", "dynamics.negative_gradient", "dynamics.envelope_slopes"),
         *("dynamics.envelope_terms", "bounds.output_distance", "bounds.split_gammas"),
-        *("bounds.anchored_search",),
+        *("bounds.anchored_search", "bounds.class_search"),
+        *("bounds.filter_norms", "bounds.column_norms"),
     ),
     "is the check itself": ("networks.check_network", "ladder.checked_bounds"),
     "a part of `report`, which has checked the task and the settings": (
@@ -347,7 +378,7 @@ EXEMPT = {
         *("tasks.mnist", "tasks.mnist_classes", "tasks.from_npz", "tasks.from_tfds"),
         *("figures.load_data", "figures.heatmap"),
         *("checks.assumption_5_1", "checks.conjecture_e_1", "bounds.SplitGrid", "report.Settings"),
-        *("bounds.AnchoredGrid",),
+        *("bounds.AnchoredGrid", "bounds.ClassGrid"),
     ),
 }
 

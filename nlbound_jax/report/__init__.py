@@ -5,6 +5,8 @@ from ._anchor import declared_split as declared_split
 from ._anchor import train_anchor as train_anchor
 from ._certify import Certificate as Certificate
 from ._certify import certify as certify
+from ._classes import ClassCertificate as ClassCertificate
+from ._classes import certify_classes as certify_classes
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
 from ._compare_plot import plot_comparison as plot_comparison
