@@ -56,6 +56,35 @@ def reference_gradient(
     return tuple(omega * c.T @ p for c, p in pairs), Pieces(behind, residual, pulled)
 
 
+def reference_motion(
+    weights: Weights, omega: Float[Array, ""], statistic: Statistic
+) -> tuple[Weights, Pieces, Float[Array, " layers_and_1"]]:
+    """What moves the reference network, and how far that is from its gradient.
+
+    **Arguments:**
+
+    - `weights`, `omega`, `statistic`: as for [`reference_gradient`][].
+
+    **Returns:**
+
+    The $U_l$, which are the $R_l$ if there is no driver; the [`Pieces`][] of the $R_l$; and the
+    defects $\\|R_l - U_l\\|_F$, behind them $\\|(R_1 - U_1) \\Sigma^{1/2}\\|_F$.
+    """
+    moving, pieces = reference_gradient(weights, omega, statistic)
+    if statistic.driver is None:
+        return moving, pieces, jnp.zeros(len(weights) + 1, weights[0].dtype)
+    target, moment = statistic.driver
+    linear = pieces.behind[0] @ weights[0]
+    gap = pieces.pulled[0] - (target - omega * (linear if moment is None else linear @ moment))
+    apart = []
+    for c, w in zip(pieces.behind, weights, strict=True):
+        apart.append(omega * c.T @ gap)
+        gap = gap @ w.T
+    sizes = [jnp.linalg.norm(a) for a in (*apart, statistic.weigh(apart[0]))]
+    moving = tuple(m - a for m, a in zip(moving, apart, strict=True))
+    return moving, pieces, jnp.stack(sizes)
+
+
 def spectral_norm(w: Float[Array, "out in"]) -> Float[Array, ""]:
     """$\\|W\\|$ by the largest eigenvalue of the smaller Gram matrix."""
     if min(w.shape) == 1:

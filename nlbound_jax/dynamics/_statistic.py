@@ -1,6 +1,6 @@
 """What the reference network sees of the data, and coordinates in which it is small."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,11 +22,14 @@ class Statistic(NamedTuple):
     - `target`: $\\tilde q = Y \\tilde X^\\top / m$, with $\\tilde X$ the whitened inputs.
     - `roots`: the square roots of the eigenvalues of $\\Sigma$; `None` where it is I.
     - `rest`: $(\\nu^2 - \\|\\tilde q\\|_F^2)^{1/2}$, $\\nu$ the root mean square of the labels.
+    - `driver`: $\\hat q$ and $\\hat \\Sigma$ (or `None` for I) that the reference network is moved by
+        in the place of these; `None` where it is moved by these.
     """
 
     target: Float[Array, "outputs r"]
     roots: Float[Array, " r"] | None
     rest: Float[Array, ""]
+    driver: tuple[Float[Array, "outputs r"], Float[Array, "r r"] | None] | None = None
 
     def weigh(self, w: Float[Array, "rows r"], power: int = 1) -> Float[Array, "rows r"]:
         """$w \\Sigma^{power/2}$."""
@@ -54,34 +57,69 @@ class Coordinates(NamedTuple):
         return weights
 
 
-def check_target(
-    net_shape: tuple[int, int], target: AnyArray, second_moment: AnyArray | None
-) -> tuple[Float[Array, "outputs d"], Float[Array, "d d"] | None, bool]:
-    """The target as a matrix, the second moment, and whether the target came as a vector."""
-    target = _validate.real("target", target)
-    outputs, d = net_shape
-    single = target.shape == (d,)
-    if not (single and outputs == 1) and target.shape != (outputs, d):
-        wanted = f"({d},) or (1, {d})" if outputs == 1 else f"({outputs}, {d})"
-        raise ValueError(f"`target` must have shape {wanted}, got {target.shape}.")
-    if second_moment is not None:
-        second_moment = _validate.real("second_moment", second_moment)
-        if second_moment.shape != (d, d):
-            raise ValueError(
-                f"`second_moment` must have shape ({d}, {d}), got {second_moment.shape}."
-            )
-        if not _validate.is_traced(second_moment):
-            given = np.asarray(second_moment)
-            size = np.abs(given).max()
-            if np.abs(given - given.T).max() > ROUNDING * size:
-                raise ValueError("`second_moment` must be symmetric, got a matrix that is not.")
-            least = np.linalg.eigvalsh(given / (size or 1.0))[0] * size
-            if least < -ROUNDING * size or not size:
-                raise ValueError(
-                    "`second_moment` must be positive semidefinite and not zero, got a smallest "
-                    f"eigenvalue of {least:g}."
-                )
-    return target.reshape(outputs, d), second_moment, single
+def _check_moment(name: str, value: AnyArray | None, d: int) -> Float[Array, "d d"] | None:
+    if value is None:
+        return None
+    moment = _validate.real(name, value)
+    if moment.shape != (d, d):
+        raise ValueError(f"`{name}` must have shape ({d}, {d}), got {moment.shape}.")
+    if _validate.is_traced(moment):
+        return moment
+    given = np.asarray(moment)
+    size = np.abs(given).max()
+    if not size:
+        raise ValueError(f"`{name}` must not be zero, got only zeros.")
+    given = given / size
+    if np.abs(given - given.T).max() > ROUNDING:
+        raise ValueError(f"`{name}` must be symmetric, got a matrix that is not.")
+    least = np.linalg.eigvalsh((given + given.T) / 2)[0] * size
+    if least < -ROUNDING * size:
+        raise ValueError(
+            f"`{name}` must be positive semidefinite, got a smallest eigenvalue of {least:g}."
+        )
+    return moment
+
+
+def check_data(
+    name: str, target: AnyArray, second_moment: AnyArray | None, shape: tuple[int, int]
+) -> tuple[Float[Array, "outputs d"], Float[Array, "d d"] | None]:
+    """The target as a matrix, and the second moment.
+
+    **Arguments:**
+
+    - `name`: what the target is called, for the message.
+    - `target`, `second_moment`: their values.
+    - `shape`: the numbers of outputs and inputs of the network.
+
+    **Returns:**
+
+    The two.
+
+    **Raises:**
+
+    `ValueError` naming the argument.
+    """
+    array = _validate.real(name, target)
+    outputs, d = shape
+    if array.shape != shape and not (outputs == 1 and array.shape == (d,)):
+        wanted = f"({d},)" if outputs == 1 else f"({outputs}, {d})"
+        raise ValueError(f"`{name}` must have shape {wanted}, got {array.shape}.")
+    moment = "second_moment" if name == "target" else name
+    return array.reshape(shape), _check_moment(moment, second_moment, d)
+
+
+def check_driver(
+    driver: Any, shape: tuple[int, int]
+) -> tuple[Float[Array, "outputs d"], Float[Array, "d d"] | None] | None:
+    """What the reference network is moved by: a target and a second moment, or `None`."""
+    if driver is None:
+        return None
+    if not isinstance(driver, tuple) or len(driver) != 2:
+        raise ValueError(
+            "`driver` must be a target and a second moment (or None for the identity), got "
+            f"{_validate.shown(driver)}."
+        )
+    return check_data("driver", *driver, shape)
 
 
 def _basis(rows: Float[Array, "k d"]) -> Float[Array, "d r"] | None:
@@ -96,11 +134,22 @@ def _basis(rows: Float[Array, "k d"]) -> Float[Array, "d r"] | None:
     return axes[:rank].T if rank < d else None
 
 
+def _turned(driver, inputs: Float[Array, "d r"], white: bool):
+    """What V is moved by, in coordinates of the inputs."""
+    target, moment = driver
+    if moment is None:
+        moment = None if white else jnp.eye(inputs.shape[1], dtype=inputs.dtype)
+    else:
+        moment = inputs.T @ moment @ inputs
+    return target @ inputs, moment
+
+
 def reduce_coordinates(
     weights: Weights,
     target: Float[Array, "outputs d"],
     second_moment: Float[Array, "d d"] | None = None,
     label_size: Numeric = 1.0,
+    driver: tuple[Float[Array, "outputs d"], Float[Array, "d d"] | None] | None = None,
 ) -> tuple[Weights, Statistic, Coordinates]:
     """V and what it sees of the data, in orthonormal bases of subspaces that training never leaves,
     which changes no norm.
@@ -115,6 +164,7 @@ def reduce_coordinates(
     - `target`: $q = Y X^\\top / m$.
     - `second_moment`: $\\Sigma = X X^\\top / m$; the identity if `None`.
     - `label_size`: $\\nu$.
+    - `driver`: $\\hat q$ and $\\hat \\Sigma$, if V is moved by others.
 
     **Returns:**
 
@@ -122,8 +172,11 @@ def reduce_coordinates(
     """
     first, *rest = weights
     roots = None
-    if second_moment is None:
-        inputs = _basis(jnp.concatenate([first, target]))
+    if second_moment is None and driver is not None and driver[1] is not None:
+        inputs = None
+    elif second_moment is None:
+        rows = [first, target] if driver is None else [first, target, driver[0]]
+        inputs = _basis(jnp.concatenate(rows))
     else:
         values, inputs = jnp.linalg.eigh((second_moment + second_moment.T) / 2)
         # Eigenvalues at rounding level are those of directions in which there are no inputs.
@@ -131,13 +184,15 @@ def reduce_coordinates(
         roots = jnp.sqrt(jnp.where(values > least, values, 0.0))
     if inputs is not None:
         first, target = first @ inputs, target @ inputs
+        if driver is not None:
+            driver = _turned(driver, inputs, second_moment is None)
     if roots is not None:
         target = jnp.where(roots > 0, target / jnp.where(roots > 0, roots, 1.0), 0.0)
     hidden = _basis(jnp.concatenate([first.T, rest[0]])) if len(rest) == 1 else None
     if hidden is not None:
         first, rest = hidden.T @ first, [rest[0] @ hidden]
     unseen = jnp.asarray(label_size, target.dtype) ** 2 - jnp.sum(target**2)
-    statistic = Statistic(target, roots, jnp.sqrt(jnp.maximum(unseen, 0.0)))
+    statistic = Statistic(target, roots, jnp.sqrt(jnp.maximum(unseen, 0.0)), driver)
     return (first, *rest), statistic, Coordinates(inputs, hidden)
 
 
