@@ -26,6 +26,7 @@ from ._model import Model as Model
 from ._progress import ProgressBar as ProgressBar
 from ._reference import ReferenceTrajectory as ReferenceTrajectory
 from ._reference import reference_flow as reference_flow
+from ._reference_descent import reference_descent as reference_descent
 from ._tau_derivative import TauDerivative as TauDerivative
 from ._tau_derivative import tau_derivative as tau_derivative
 from ._trajectory import Trajectory as Trajectory

@@ -187,7 +187,8 @@ def reduce_coordinates(
         if driver is not None:
             driver = _turned(driver, inputs, second_moment is None)
     if roots is not None:
-        target = jnp.where(roots > 0, target / jnp.where(roots > 0, roots, 1.0), 0.0)
+        seen = roots[None] > 0
+        target = jnp.where(seen, target / jnp.where(seen, roots[None], 1.0), 0.0)
     hidden = _basis(jnp.concatenate([first.T, rest[0]])) if len(rest) == 1 else None
     if hidden is not None:
         first, rest = hidden.T @ first, [rest[0] @ hidden]
