@@ -274,5 +274,5 @@ def reference_descent(
     result = where(finite, RESULTS.successful, RESULTS.diverged)
     ts = jnp.cumsum(etas.sum(axis=1))
     if schedule is None:
-        ts = eta * save_every * jnp.arange(1, len(etas) + 1)
+        ts = eta * (save_every * jnp.arange(1, len(etas) + 1)).astype(float)
     return problem.trajectory(ts, weights, far if envelope else None, result)
