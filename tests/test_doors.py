@@ -150,6 +150,7 @@ FLOAT64 = {
     "bounds.trajectory_bound": {
         **{"norms": np.array([0.5, 0.5]), "frobenius": np.array(0.6)},
         **{"distances": np.array([0.01, 0.01]), **DEVIATION, "method": "counting"},
+        "classes": 2,
     },
     "bounds.split_bound": SPLIT,
     "bounds.anchored_bound": ANCHORED,
@@ -159,7 +160,14 @@ FLOAT64 = {
     "bounds.held_out_whitening": {"inputs": X, "held_out": X, "norm_bound": 10.0},
     "dynamics.reference_flow": {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
+        **{"second_moment": np.eye(3), "label_size": 1.0, "driver": (TASK.target, None)},
         "initial_residual": 1.0,
+    },
+    "dynamics.reference_descent": {
+        **{"net": NET, "target": TASK.target, "num_steps": 4, "step_size": 0.1, "momentum": 0.5},
+        **{"nesterov": True, "dampening": 0.1, "weight_decay": 0.1, "schedule": np.ones_like},
+        **{"second_moment": np.eye(3), "label_size": 1.0, "driver": (TASK.target, None)},
+        **{"initial_residual": 1.0, "save_every": 2},
     },
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
 }

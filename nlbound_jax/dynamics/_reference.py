@@ -133,7 +133,7 @@ def pose_reference(
     envelope: bool,
 ) -> Problem:
     """The problem, its arguments checked."""
-    net = check_network("net", net)
+    net = check_network("net", net, one_output=False)
     shape = (net.weights[-1].shape[0], net.weights[0].shape[1])
     given, moment = check_data("target", target, second_moment, shape)
     nu = _validate.number("label_size", label_size, 0)
