@@ -28,8 +28,8 @@ class TrajectoryBound(eqx.Module):
     - `distance`: Q, the bound on $E\\|f_W - f_V\\|$, f_V the leaky network with the reference
         network's weights.
     - `capacity`: `counting`: $\\Upsilon_\\kappa$; `kl`: what $\\text{kl}^{-1}$ adds to the risk.
-    - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2), times $\\sqrt 2$ if there
-        are several outputs.
+    - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2), times $\\sqrt 2$ if
+        there are several outputs.
     - `penalty`: `capacity + deviation`.
     - `value`: `train_risk + penalty`; `None` without a train risk.
     - `result`: `successful`, or why the bound is `+inf`: `blow_up` where a distance is,
@@ -47,16 +47,16 @@ class TrajectoryBound(eqx.Module):
 def output_distance(
     norms: Float[Array, "... layers"], frobenius: _Values, distances: Float[Array, "... layers"]
 ) -> _Values:
-    """Q, the bound on the root mean square of $\\|f_W - f_V\\|$ for $\\|W_l - V_l\\|_F \\le x_l$ and
-    whitened inputs, with any number of outputs:
+    """Q, the bound on the root mean square of $\\|f_W - f_V\\|$ for $\\|W_l - V_l\\|_F \\le x_l$
+    and whitened inputs, with any number of outputs:
 
     $Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
     $A_1^F = F + x_1$, as a telescoping sum of non-negative terms.
 
     For inputs x that are not whitened let $\\Sigma$ be their second moment, over the sample or over
     the distribution: with $\\|V_1 \\Sigma^{1/2}\\|_F$ and $\\tilde x \\ge
-    \\|(W_1 - V_1) \\Sigma^{1/2}\\|_F$ in the place of F and $x_1$ it is the same bound for them. With
-    $a_1$ and $x_1$ there, the spectral norm in the place of F, it bounds
+    \\|(W_1 - V_1) \\Sigma^{1/2}\\|_F$ in the place of F and $x_1$ it is the same bound for them.
+    With $a_1$ and $x_1$ there, the spectral norm in the place of F, it bounds
     $\\|f_W(x) - f_V(x)\\| / \\|x\\|$ at every x, and so, times $(E \\|x\\|^2)^{1/2}$ or a bound on
     it, the mean where the second moment is not known.
 
@@ -161,9 +161,8 @@ def trajectory_bound(
     - `kappa`: which proxy, 1 or 2.
     - `method`: `"counting"` or `"kl"` (never looser; needs `train_risk`).
     - `classes`: K, the number of outputs. With K >= 2 the margin of a sample of class y is
-        $f_y - \\max_{j \\ne y} f_j$, the deviation has a factor $\\sqrt 2$, and C has $\\kappa p K d$ in
-        the place of $\\kappa p d$; q, $\\Sigma$, the labels' codes and the networks are as in
-        [`reference_flow`][].
+        $f_y - \\max_{j \\ne y} f_j$, the deviation has a factor $\\sqrt 2$, and C has
+        $\\kappa p K d$ in the place of $\\kappa p d$.
     - `precision_bits`, `delta`, `cells`: as in [`theorem_5_2`][].
     - `train_risk`: the ramp (or margin) risk on the training set, in [0, 1].
 

@@ -108,7 +108,7 @@ def _forward(
 class _Backward(NamedTuple):
     """From the outputs back, each list from the first layer to the last.
 
-    - `sizes`, `gaps`: $\\ge \\|W_L \\cdots W_{l+1}\\|$, and its distance from V's in Frobenius norm.
+    - `sizes`, `gaps`: $\\ge \\|W_L \\cdots W_{l+1}\\|$; its distance from V's in Frobenius norm.
     - `whole`, `bent`: $\\ge$ the size of what the layers behind make of an error of size 1, and of
         its part with at least one matrix of signs.
     """
@@ -162,14 +162,14 @@ def envelope_rates(
     $\\|G_l(W) - R_l(V)\\|_F \\le g_l$, where $G_l$ is the negative gradient of the leaky network's
     loss and $R_l$ that of the reference. All of it is non-decreasing in the distances and in `cap`.
 
-    $g_l = \\omega \\{ C_l (\\min(G_0 M_{l-1}, G_{1/2} M^0_{l-1}) + e_{l-1}) + y_l \\|R \\Sigma^{1/2}
-    (V_{l-1} \\cdots V_1)^\\top\\| \\} + \\ell \\{ \\sigma^{l-1} \\beta^s_l M_{l-1} + \\beta_l n_{l-1}
-    \\}$ in the notation of the README of `bounds`, Lemma 15.
+    $g_l = \\omega \\{ C_l (\\min(G_0 M_{l-1}, G_{1/2} M^0_{l-1}) + e_{l-1}) + y_l \\rho_l \\} +
+    \\ell \\{ \\sigma^{l-1} b_l M_{l-1} + \\beta_l n_{l-1} \\}$, $M_l = m_l + d_l$, in the notation of
+    the README of `bounds`, Lemma 15.
 
     **Arguments:**
 
     - `distances`: $x_l \\ge \\|W_l - V_l\\|_F$.
-    - `weighted`: $\\tilde x \\ge \\|(W_1 - V_1) \\Sigma^{1/2}\\|_F$; not looked at if $\\Sigma = I$.
+    - `weighted`: $\\tilde x \\ge \\|(W_1 - V_1) \\Sigma^{1/2}\\|_F$; not used if $\\Sigma = I$.
     - `sizes`: of V.
     - `slope`: out of [`envelope_slopes`][].
     - `cap`: any other bound on the root mean square of $y - f_W$; `inf` if there is none.

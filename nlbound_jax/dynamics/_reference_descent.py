@@ -226,8 +226,8 @@ def reference_descent(
 
     **Returns:**
 
-    A [`ReferenceTrajectory`][]; its `ts` are the sums of the step sizes. `result` is `diverged` if V
-    is not finite at the end.
+    A [`ReferenceTrajectory`][]; its `ts` are the sums of the step sizes. `result` is `diverged` if
+    V is not finite at the end.
 
     **Raises:**
 

@@ -22,8 +22,8 @@ class Statistic(NamedTuple):
     - `target`: $\\tilde q = Y \\tilde X^\\top / m$, with $\\tilde X$ the whitened inputs.
     - `roots`: the square roots of the eigenvalues of $\\Sigma$; `None` where it is I.
     - `rest`: $(\\nu^2 - \\|\\tilde q\\|_F^2)^{1/2}$, $\\nu$ the root mean square of the labels.
-    - `driver`: $\\hat q$ and $\\hat \\Sigma$ (or `None` for I) that the reference network is moved by
-        in the place of these; `None` where it is moved by these.
+    - `driver`: $\\hat q$ and $\\hat \\Sigma$ (or `None` for I) that the reference network is moved
+        by in the place of these; `None` where it is moved by these.
     """
 
     target: Float[Array, "outputs r"]
