@@ -165,7 +165,7 @@ FLOAT64 = {
     },
     "dynamics.reference_descent": {
         **{"net": NET, "target": TASK.target, "num_steps": 4, "step_size": 0.1, "momentum": 0.5},
-        **{"nesterov": True, "dampening": 0.1, "weight_decay": 0.1, "schedule": np.ones_like},
+        **{"nesterov": True, "dampening": 0.1, "weight_decay": 0.1, "schedule": jnp.ones_like},
         **{"second_moment": np.eye(3), "label_size": 1.0, "driver": (TASK.target, None)},
         **{"initial_residual": 1.0, "save_every": 2},
     },

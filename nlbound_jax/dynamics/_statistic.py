@@ -49,12 +49,16 @@ class Coordinates(NamedTuple):
     hidden: Float[Array, "n k"] | None
 
     def restore(self, weights: tuple[Float[Array, "times _out _in"], ...]):
-        """Weights over time in the coordinates that they came in."""
+        """Weights over time in the coordinates that they came in; `inf` at a time where one is."""
+        reached = jnp.stack([jnp.isfinite(w).all(axis=(1, 2)) for w in weights]).all(axis=0)
+        reached = reached[:, None, None]
+        # An infinity times 0 would be no number.
+        weights = tuple(jnp.where(reached, w, 0.0) for w in weights)
         if self.hidden is not None:
             weights = (self.hidden @ weights[0], weights[1] @ self.hidden.T)
         if self.inputs is not None:
             weights = (weights[0] @ self.inputs.T, *weights[1:])
-        return weights
+        return tuple(jnp.where(reached, w, jnp.inf) for w in weights)
 
 
 def _check_moment(name: str, value: AnyArray | None, d: int) -> Float[Array, "d d"] | None:
