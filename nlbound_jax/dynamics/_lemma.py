@@ -162,9 +162,9 @@ def envelope_rates(
     $\\|G_l(W) - R_l(V)\\|_F \\le g_l$, where $G_l$ is the negative gradient of the leaky network's
     loss and $R_l$ that of the reference. All of it is non-decreasing in the distances and in `cap`.
 
-    $g_l = \\omega \\{ C_l (\\min(G_0 M_{l-1}, G_{1/2} M^0_{l-1}) + e_{l-1}) + y_l \\rho_l \\} +
-    \\ell \\{ \\sigma^{l-1} b_l M_{l-1} + \\beta_l n_{l-1} \\}$, $M_l = m_l + d_l$, in the notation of
-    the README of `bounds`, Lemma 15.
+    $g_l = \\omega \\{ C_l (\\min(G_0 M_{l-1}, G_{1/2} M^0_{l-1}) + e_{l-1}) + y_l \\rho_l \\}
+    + \\ell \\{ \\sigma^{l-1} b_l M_{l-1} + \\beta_l n_{l-1} \\}$
+    with $M_l = m_l + d_l$, in the notation of the README of `bounds`, Lemma 15.
 
     **Arguments:**
 

@@ -18,7 +18,8 @@ def loss_after_step(
     """$\\lambda_+$, a bound on the root mean square of $y - f_W$ after a step $W + \\eta G(W)$:
 
     $\\lambda_+^2 = \\ell^2 + 2 \\eta \\max_{0 \\le y \\le \\bar g}
-    \\{ (\\theta - 1) y^2 + \\epsilon \\ell \\Pi y \\}$ with $\\theta = \\eta (\\ell \\mu + |p|^2 / 2)$.
+    \\{ (\\theta - 1) y^2 + \\epsilon \\ell \\Pi y \\}$
+    with $\\theta = \\eta (\\ell \\mu + |p|^2 / 2)$.
 
     It is a descent lemma with a term for the kinks, which no step size makes go away.
     Non-decreasing in `loss`, `behind`, `first` and `gradient`.
