@@ -160,13 +160,21 @@ FLOAT64 = {
     "bounds.held_out_whitening": {"inputs": X, "held_out": X, "norm_bound": 10.0},
     "dynamics.reference_flow": {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
-        **{"second_moment": np.eye(3), "label_size": 1.0, "driver": (TASK.target, None)},
+        **{
+            "second_moment": np.eye(3),
+            "label_size": 1.0,
+            "driver": (jnp.asarray(TASK.target)[None], None),
+        },
         "initial_residual": 1.0,
     },
     "dynamics.reference_descent": {
         **{"net": NET, "target": TASK.target, "num_steps": 4, "step_size": 0.1, "momentum": 0.5},
         **{"nesterov": True, "dampening": 0.1, "weight_decay": 0.1, "schedule": jnp.ones_like},
-        **{"second_moment": np.eye(3), "label_size": 1.0, "driver": (TASK.target, None)},
+        **{
+            "second_moment": np.eye(3),
+            "label_size": 1.0,
+            "driver": (jnp.asarray(TASK.target)[None], None),
+        },
         **{"initial_residual": 1.0, "save_every": 2},
     },
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
