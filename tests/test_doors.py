@@ -163,7 +163,7 @@ FLOAT64 = {
         **{
             "second_moment": np.eye(3),
             "label_size": 1.0,
-            "driver": (jnp.asarray(TASK.target)[None], None),
+            "driver": (jnp.asarray(TASK.target)[None], jnp.eye(3)),
         },
         "initial_residual": 1.0,
     },
@@ -173,7 +173,7 @@ FLOAT64 = {
         **{
             "second_moment": np.eye(3),
             "label_size": 1.0,
-            "driver": (jnp.asarray(TASK.target)[None], None),
+            "driver": (jnp.asarray(TASK.target)[None], jnp.eye(3)),
         },
         **{"initial_residual": 1.0, "save_every": 2},
     },
