@@ -164,7 +164,9 @@ class Report(eqx.Module):
         words = ("a_priori", "deterministic", "source")
         labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
         labels["assumes"] = ("bound", ["; ".join(self.assumes[name]) for name in self.names()])
-        attrs = {n: v for n, v in self.settings.as_dict().items() if v is not None}
+        # No file of arrays knows of truth values.
+        values = {n: int(v) if v is True or v is False else v for n, v in self.settings.as_dict().items()}
+        attrs = {n: v for n, v in values.items() if v is not None}
         return xr.Dataset(
             data,
             coords={"bound": self.names(), "t": ("t", ts, {"units": "gradient-flow time"})}
@@ -230,13 +232,15 @@ def chosen_bounds(bounds: Sequence[AbstractBound] | None, task: Task, settings: 
         wanted = ()  # refused below
     split, lacking = None, {"held_out": "it needs test inputs, and a norm that no input exceeds"}
     lacking["one_hidden_layer"] = f"it needs depth 2, not {settings.depth}"
+    lacking["flow"] = "it is of gradient flow, not of gradient descent in steps"
     if any("anchor" in getattr(bound, "needs", ()) for bound in wanted):
         try:
             split = declared_split(task, settings)
         except ValueError as error:
             lacking["anchor"] = f"there is no anchor: {str(error).rstrip('.')}"
     anchored = split is not None
-    known = ladder.known_of(task, depth=settings.depth, along=True, anchored=anchored)
+    flow = settings.dynamics == "flow"
+    known = ladder.known_of(task, depth=settings.depth, along=True, anchored=anchored, flow=flow)
     if bounds is not None:
         if "anchor" in lacking and split is None:
             raise ValueError(f"`bounds` must be without anchored ones, as {lacking['anchor']}.")
@@ -289,7 +293,7 @@ def report_of(run: ladder.Run, settings: Settings, chosen: Chosen) -> Report:
         scale=run.scale,
         train_risk=train_risk,
         test_risk=test_risk,
-        assumes={bound.name: bound.assumes(run.task) for bound in bounds},
+        assumes={b.name: ladder.assumptions(b, run.task, flow=run.flow) for b in bounds},
         omitted=chosen.omitted,
         certified=certified,
         certified_risk=certified_risk,
