@@ -76,9 +76,9 @@ class Settings:
     - `seed`: of the initialization.
     - `until`: train up to the learning time of this fraction of the strongest mode.
     - `end_time`: train up to this time instead.
-    - `dynamics`: `"flow"` (exact gradient flow) or `"gd"` (full-batch gradient descent). Bounds that
-        are known before training then hold for these steps; the time t is the number of steps times
-        `step_size`, and training ends with the first step that is not before its end.
+    - `dynamics`: `"flow"` (exact gradient flow) or `"gd"` (full-batch gradient descent). With the
+        latter, bounds that are known before training are about these steps; the time t is the
+        number of steps times `step_size`, and training ends with a step that is not before its end.
     - `step_size`, `momentum`, `nesterov`: of gradient descent, as those of `optax.sgd`. They belong
         to what is fixed before the sample is seen.
     - `dtype`: `"float32"` or `"float64"`, of the training.

@@ -165,7 +165,9 @@ class Report(eqx.Module):
         labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
         labels["assumes"] = ("bound", ["; ".join(self.assumes[name]) for name in self.names()])
         # No file of arrays knows of truth values.
-        values = {n: int(v) if v is True or v is False else v for n, v in self.settings.as_dict().items()}
+        values = {
+            n: int(v) if v is True or v is False else v for n, v in self.settings.as_dict().items()
+        }
         attrs = {n: v for n, v in values.items() if v is not None}
         return xr.Dataset(
             data,
@@ -232,7 +234,7 @@ def chosen_bounds(bounds: Sequence[AbstractBound] | None, task: Task, settings: 
         wanted = ()  # refused below
     split, lacking = None, {"held_out": "it needs test inputs, and a norm that no input exceeds"}
     lacking["one_hidden_layer"] = f"it needs depth 2, not {settings.depth}"
-    lacking["flow"] = "it is of gradient flow, not of gradient descent in steps"
+    lacking["flow"] = "it needs gradient flow, not gradient descent"
     if any("anchor" in getattr(bound, "needs", ()) for bound in wanted):
         try:
             split = declared_split(task, settings)
@@ -311,11 +313,13 @@ def report(
 ) -> Report:
     """Train a network and evaluate the bounds along the way: what `nlbound report` prints.
 
-    The network is trained up to the learning time of a fraction of the strongest mode. At every
-    saved time t and margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the
-    trajectory bound are evaluated, with a union over the cells, and at every time the split
-    bound, a priori and a posteriori, over its own cells. The bounds are computed in
-    float64, whatever `jax_enable_x64` says; the training runs in `settings.dtype`.
+    The network is trained up to the learning time of a fraction of the strongest mode, by gradient
+    flow or, with `dynamics="gd"`, by full-batch gradient descent: what rests on the envelope then
+    has that of these steps, and what needs gradient flow is left out. At every saved time t and
+    margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the trajectory bound are
+    evaluated, with a union over the cells, and at every time the split bound, a priori and a
+    posteriori, over its own cells. The bounds are computed in float64, whatever `jax_enable_x64`
+    says; the training runs in `settings.dtype`.
 
     **Arguments:**
 
@@ -332,8 +336,8 @@ def report(
 
     **Raises:**
 
-    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged
-    or the flow of the reference network stopped.
+    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged (that of the
+    reference network as well) or the flow of the reference network stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings

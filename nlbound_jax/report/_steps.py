@@ -3,6 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import numpy as np
 
 from .. import _validate
@@ -91,22 +93,18 @@ def time_to_learn(alignment: float, settings: Settings) -> float:
     return flow
 
 
-def _momentum(settings: Settings) -> dict[str, Any]:
-    return {"step_size": settings.step_size, "momentum": settings.momentum} | {
-        "nesterov": settings.nesterov
-    }
-
-
 def reference_after(
     start: LeakyMLP, target: Any, steps: Steps, settings: Settings, **options: Any
 ) -> ReferenceTrajectory:
-    """The reference network trained by the same steps."""
+    """The reference network trained by such steps, at every save."""
     return reference_descent(
         start,
         target,
         steps.num_steps,
+        step_size=settings.step_size,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
         save_every=steps.every,
-        **_momentum(settings),
         **options,
     )
 
@@ -162,8 +160,10 @@ def _at(found: ReferenceTrajectory, times: np.ndarray) -> ReferenceTrajectory:
     """What was found at some of the times."""
     if np.array_equal(times, np.arange(len(found.ts))):
         return found
-    picked = {n: getattr(found, n)[times] for n in ("ts", "linear_map", "norms")}
-    picked |= {n: getattr(found, n)[times] for n in ("frobenius", "residual")}
-    far = None if found.envelope is None else found.envelope[times]
-    weights = tuple(w[times] for w in found.weights)
-    return ReferenceTrajectory(**picked, envelope=far, weights=weights, result=found.result)
+
+    def over_time(one: ReferenceTrajectory) -> Any:
+        sizes = (one.norms, one.frobenius, one.residual, one.envelope)
+        return (one.ts, one.linear_map, *sizes, one.weights)
+
+    picked = jax.tree.map(lambda leaf: leaf[times], over_time(found))
+    return eqx.tree_at(over_time, found, picked, is_leaf=lambda leaf: leaf is None)
