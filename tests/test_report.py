@@ -191,7 +191,7 @@ BAD = {
     "dynamics": ("sgd", "one of 'flow', 'gd'"),
     "step_size": (0.0, "positive and finite"),
     "momentum": (1.0, r"in \[0, 1\)"),
-    "nesterov": ("yes", "True or False"),
+    "nesterov": ("yes", "one of True, False"),
     "dtype": ("float16", "one of 'float32', 'float64'"),
     "ratios": ((-1,), "positive and finite"),
     "num_times": (0, "an integer of at least 1"),

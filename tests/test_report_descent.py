@@ -14,8 +14,16 @@ from typer.testing import CliRunner
 
 from nlbound_jax import Settings, citation, dynamics, ladder, report
 from nlbound_jax.cli._app import app
-from nlbound_jax.report import _anchor, declared_split, end_time, load_run, save_run
-from nlbound_jax.report import start_network, table, train
+from nlbound_jax.report import (
+    _anchor,
+    declared_split,
+    end_time,
+    load_run,
+    save_run,
+    start_network,
+    table,
+    train,
+)
 from nlbound_jax.report._steps import steps_until
 
 TASK = small_task(m=120, test=60)
