@@ -292,8 +292,10 @@ def train(
         net = start_network(task, settings)
         t1 = end_time(task, settings)
         trajectory = train_network(net, task, settings, t1, progress_meter=progress_meter)
-        known = {"initial_residual": ladder.root_mean_square_residual(net, task)}
-        known["envelope"] = envelope
+        residual = ladder.root_mean_square_residual(net, task)
+        reference = reference_beside(
+            net, task, trajectory, settings, initial_residual=residual, envelope=envelope
+        )
         return ladder.follow(
             task,
             net,
@@ -302,6 +304,7 @@ def train(
             cells=settings.cells,
             key=bound_key(settings),
             anchor=anchor,
-            reference=reference_beside(net, task, trajectory, settings, **known),
-            **known,
+            envelope=envelope,
+            initial_residual=residual,
+            reference=reference,
         )
