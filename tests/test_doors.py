@@ -348,6 +348,7 @@ EXEMPT = {
         *("ladder.evaluate_run", "ladder.evaluate_along"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
+        *("report.reference_beside", "ladder.assumptions"),
         *("ladder.colour_of", "ladder.prepared", "ladder.labelled_sets", "networks.in_units"),
     ),
     "takes the objects that another public function returns": (

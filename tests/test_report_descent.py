@@ -156,6 +156,25 @@ def test_the_strongest_mode_is_learned_at_the_end(name, depth):
     assert max(learned[:-1], default=0.0) < settings.until
 
 
+@pytest.mark.parametrize("depth", [2, 3, 600])
+@pytest.mark.parametrize("momentum", [0.0, 0.99])
+def test_steps_that_are_too_large_for_a_clock_have_an_end(depth, momentum):
+    for step_size in (30.0, 1e6, 1e30):
+        facts = {"step_size": step_size, "momentum": momentum, "depth": depth, "epsilon": 1e-5}
+        settings = Settings(dynamics="gd", beta=0.2 if depth < 600 else 0.9, **facts)
+        count = end_time(TASK, settings) / step_size
+        assert math.isfinite(count)
+        assert depth == 600 or 1 <= round(count, 6) < 1000  # few, whatever their size
+
+
+def test_a_step_beyond_float32_is_refused():
+    settings = Settings(dynamics="gd", step_size=1e38, num_times=40)
+    with pytest.raises(
+        ValueError, match=r"^`step_size` must be in \[1.18e-38, 8.51e\+36\] in float32"
+    ):
+        end_time(TASK, settings)
+
+
 def test_small_steps_have_the_clock_of_the_flow():
     flow = end_time(TASK, dataclasses.replace(SMALL, dynamics="flow"))
     for mu in (0.0, 0.9):

@@ -130,7 +130,8 @@ def run(kind, values):
         return "refused " + named[0]
     except RuntimeError as error:
         message = str(error)
-        assert re.fullmatch(f"({'|'.join(STAGES)})[^\n]* t = [^\n]*", message), message
+        end = "( t = [^\n]*| take a smaller step size.)"
+        assert re.fullmatch(f"({'|'.join(STAGES)})[^\n]*{end}", message), message
         return "failed " + message.split(",")[0].split(" ")[0]
     finally:
         if MANY:

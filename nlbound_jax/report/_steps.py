@@ -82,14 +82,15 @@ def time_to_learn(alignment: float, settings: Settings) -> float:
     if flow / size > _COUNTED:
         return flow
     omega = (1 - settings.epsilon / 2) ** (depth - 1)
-    z, trace = settings.beta, 0.0
-    for count in range(1, _COUNTED + 1):
-        gradient = omega * z ** (depth - 1) * (alignment - omega * z**depth)
-        trace = mu * trace + gradient
-        z += size * (gradient + mu * trace if settings.nesterov else trace)
-        # Beyond the target the steps are too large to tell of a clock.
-        if abs(z) > 1e6 or omega * z**depth >= settings.until * alignment:
-            return count * size
+    z, trace = np.float64(settings.beta), 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for count in range(1, _COUNTED + 1):
+            gradient = omega * z ** (depth - 1) * (alignment - omega * z**depth)
+            trace = mu * trace + gradient
+            z += size * (gradient + mu * trace if settings.nesterov else trace)
+            # The target is below 2: these steps, too large, have learned what they ever will.
+            if not abs(z) <= 4 or omega * z**depth >= settings.until * alignment:
+                return count * size
     return flow
 
 

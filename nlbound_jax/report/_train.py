@@ -59,9 +59,10 @@ def check_start(settings: Settings) -> None:
             f"got {settings.beta:g}."
         )
     limits = np.finfo(dtype)
-    if settings.dynamics == "gd" and not limits.tiny <= settings.step_size <= limits.max:
+    low, high = float(limits.tiny), float(limits.max) / settings.num_times
+    if settings.dynamics == "gd" and not low <= settings.step_size <= high:
         raise ValueError(
-            f"`step_size` must be in [{limits.tiny:.3g}, {limits.max:.3g}] in {dtype}, "
+            f"`step_size` must be in [{low:.3g}, {high:.3g}] in {dtype}, "
             f"got {settings.step_size:g}."
         )
     if settings.end_time is None:
