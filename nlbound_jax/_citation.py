@@ -47,6 +47,7 @@ _MODULES = {
     "nlbound_jax.dynamics._descent": _DESCENT,
     "nlbound_jax.dynamics._learning_time": (),
     "nlbound_jax.dynamics._reference": (*_FLOW, "clarke1990optimization"),
+    "nlbound_jax.dynamics._reference_descent": (_HEAVY_BALL, _NESTEROV),
     "nlbound_jax.bounds._anchored": ("maurer2004note", "clopper1934use", "borell1975brunn"),
     "nlbound_jax.bounds._binomial": ("clopper1934use",),
     "nlbound_jax.bounds._one_draw": _ONE_DRAW,
