@@ -167,6 +167,14 @@ def test_steps_that_are_too_large_for_a_clock_have_an_end(depth, momentum):
         assert depth == 600 or 1 <= round(count, 6) < 1000  # few, whatever their size
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize("dynamics", ["flow", "gd"])
+def test_a_fraction_below_the_normal_numbers_is_named(dynamics):
+    settings = Settings(until=5e-324, beta=1e-162, dynamics=dynamics, dtype="float64")
+    with pytest.raises(ValueError, match="^`until` must be in "):
+        end_time(TASK, settings)
+
+
 def test_a_step_beyond_float32_is_refused():
     settings = Settings(dynamics="gd", step_size=1e38, num_times=40)
     with pytest.raises(

@@ -14,6 +14,7 @@ import xarray as xr
 from .. import _validate, ladder
 from .._files import plain
 from .._results import outcome
+from .._settings import TIME
 from ..dynamics import Trajectory
 from ..ladder import AbstractBound, Terms
 from ..networks import LeakyMLP
@@ -164,6 +165,8 @@ class Report(eqx.Module):
         words = ("a_priori", "deterministic", "source")
         labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
         labels["assumes"] = ("bound", ["; ".join(self.assumes[name]) for name in self.names()])
+        flow = self.settings.dynamics == "flow"
+        units = TIME if flow else "steps times step size"
         # No file of arrays knows of truth values.
         values = {
             n: int(v) if v is True or v is False else v for n, v in self.settings.as_dict().items()
@@ -171,8 +174,7 @@ class Report(eqx.Module):
         attrs = {n: v for n, v in values.items() if v is not None}
         return xr.Dataset(
             data,
-            coords={"bound": self.names(), "t": ("t", ts, {"units": "gradient-flow time"})}
-            | labels,
+            coords={"bound": self.names(), "t": ("t", ts, {"units": units})} | labels,
             attrs={"task": self.task["name"], **attrs},
         )
 

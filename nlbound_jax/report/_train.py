@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import _validate, ladder
+from .._naming import naming
 from ..dynamics import (
     Trajectory,
     default_controller,
@@ -137,15 +138,16 @@ def end_time(task: Task, settings: Settings) -> float:
         )
     alignment = min(task.alignment, 1.0)  # rounding may lift it above
     _check_before(settings, alignment)
-    if settings.dynamics == "gd":
-        return time_to_learn(alignment, settings)
-    t1 = learning_time(
-        settings.until,
-        depth=settings.depth,
-        alignment=alignment,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-    )
+    with naming(fraction="until"):
+        if settings.dynamics == "gd":
+            return time_to_learn(alignment, settings)
+        t1 = learning_time(
+            settings.until,
+            depth=settings.depth,
+            alignment=alignment,
+            beta=settings.beta,
+            epsilon=settings.epsilon,
+        )
     return float(t1)
 
 
