@@ -271,3 +271,26 @@ def test_an_envelope_is_never_not_a_number(raw):
             assert not np.isnan(far).any()
             assert (far >= 0).all()
             assert np.isinf(np.asarray(steps.envelope)[-1]).all()
+
+
+def test_labels_of_several_outputs_count_as_signs_unless_said_otherwise():
+    """A network of 8 outputs, labels -1 that no linear function tells of: with labels of size 1 the
+    envelope of one step was 2.2 times too small."""
+    outputs, step = 8, 1e-3
+    x, y = np.array([[1.0, -1.0]]), -np.ones((outputs, 2))
+    weights = (np.array([[0.5]]), np.full((outputs, 1), 0.5))
+    net = network(tuple(map(jnp.asarray, weights)), jnp.asarray(1.0))
+    found = dynamics.reference_descent(net, y @ x.T / 2, 1, step_size=step)
+    z = weights[0] @ x
+    error = y - weights[1] @ np.maximum(z, 0)
+    slopes = (z >= 0).astype(float)
+    moved = weights[0] + step * ((weights[1].T @ error) * slopes) @ x.T / 2
+    assert abs(moved - np.asarray(found.weights[0][-1])) <= found.envelope[-1, 0]
+    one = dynamics.reference_descent(net, y @ x.T / 2, 1, step_size=step, label_size=1.0)
+    assert abs(moved - np.asarray(one.weights[0][-1])) > one.envelope[-1, 0]
+
+
+def test_labels_too_small_for_the_residual_get_one_line(no_type_checks):
+    net = network((jnp.full((1, 1), 0.5), jnp.full((1, 1), 0.5)), jnp.asarray(1.0))
+    with pytest.raises(ValueError, match=r"`initial_residual` must be at most 1\.25, .*, got 3\."):
+        dynamics.reference_flow(net, jnp.zeros(1), [1.0], initial_residual=3.0)

@@ -148,7 +148,10 @@ def trajectory_bound(
     - `norms`: $a_l = \\|V_l\\|$, `(... layers)`.
     - `frobenius`: $F = \\|V_1\\|_F$, `(...)`.
     - `distances`: $x_l$, `(... layers)`: the envelope (a priori; `+inf` after its blow-up), or
-        the measured distances (a posteriori).
+        the measured distances (a posteriori). For inputs that are not whitened Q over the sample
+        and over the distribution differ, and V is a function of $\\Sigma$ too, whose
+        $d(d + 1)/2$ numbers are not counted here: give the larger Q, of a V that is driven by
+        statistics from outside the sample (`driver` of [`reference_flow`][]).
     - `epsilon`: one minus the negative slope, in [0, 1].
     - `gamma`: the margin, positive.
     - `dim`: d.

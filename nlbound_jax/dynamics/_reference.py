@@ -127,7 +127,7 @@ def pose_reference(
     target: AnyArray,
     *,
     second_moment: AnyArray | None,
-    label_size: Numeric,
+    label_size: Numeric | None,
     driver: Any,
     initial_residual: Numeric | None,
     envelope: bool,
@@ -136,19 +136,32 @@ def pose_reference(
     net = check_network("net", net, one_output=False)
     shape = (net.weights[-1].shape[0], net.weights[0].shape[1])
     given, moment = check_data("target", target, second_moment, shape)
-    nu = _validate.number("label_size", label_size, 0)
+    nu = _validate.number("label_size", shape[0] ** 0.5 if label_size is None else label_size, 0)
     driver = check_driver(driver, shape)
     start = tuple(w.astype(float) for w in net.weights)
     small, statistic, coordinates = reduce_coordinates(start, given, moment, nu, driver)
     if envelope:
         check_label_size(nu, statistic)
-    if initial_residual is None:
-        first = jnp.linalg.norm(statistic.weigh(small[0]))
-        loss = nu + first * jnp.prod(layer_norms(start)[1:])
-    else:
-        loss = _validate.number("initial_residual", initial_residual, 0)
+    first = jnp.linalg.norm(statistic.weigh(small[0]))
+    loss = nu + first * jnp.prod(layer_norms(start)[1:])
+    if initial_residual is not None:
+        given_loss = _validate.number("initial_residual", initial_residual, 0)
+        if envelope:
+            _check_residual(given_loss, loss)
+        loss = given_loss
     slope = envelope_slopes(net.epsilon.astype(float), net.depth)
     return Problem(small, statistic, coordinates, slope, loss, moment, np.ndim(target) == 1)
+
+
+def _check_residual(given: Float[Array, ""], most: Float[Array, ""]) -> None:
+    """Raise where labels of this size cannot be so far from the outputs at the start."""
+    if not is_concrete((given, most)):
+        return
+    if float(given) > float(most) * (1 + 1e-4):
+        raise ValueError(
+            f"`initial_residual` must be at most {float(most):.6g}, the root mean square of the "
+            f"labels (`label_size`) and a bound on that of the outputs, got {float(given):g}."
+        )
 
 
 def _stopped(ts, weights: Any, result: RESULTS) -> str:
@@ -168,7 +181,7 @@ def reference_flow(
     ts: Float[AnyArray, " times"],
     *,
     second_moment: Float[AnyArray, "d d"] | None = None,
-    label_size: Numeric = 1.0,
+    label_size: Numeric | None = None,
     driver: tuple[Any, Any] | None = None,
     envelope: bool = True,
     initial_residual: Numeric | None = None,
@@ -194,7 +207,8 @@ def reference_flow(
     - `second_moment`: $\\Sigma = X X^\\top / m$, `(d d)`, for inputs that are not whitened; by
         default the identity. Its eigenvalues below rounding are taken for 0.
     - `label_size`: $\\nu$, the root mean square $\\|Y\\|_F / \\sqrt m$ of the labels or more: 1 for
-        labels of $\\pm 1$ and for one-hot ones, $\\sqrt K$ for K labels of $\\pm 1$.
+        a label of $\\pm 1$ and for one-hot ones, $\\sqrt K$ for K labels of $\\pm 1$. By default
+        $\\sqrt K$, which covers both.
     - `driver`: a target and a second moment (or `None` for the identity) that V is moved by in the
         place of these: rounded ones, or of inputs outside the sample. The envelope pays for it.
     - `envelope`: whether to integrate the envelope as well.

@@ -185,7 +185,7 @@ def reference_descent(
     weight_decay: Numeric = 0.0,
     schedule: Callable[[Any], Any] | None = None,
     second_moment: Float[AnyArray, "d d"] | None = None,
-    label_size: Numeric = 1.0,
+    label_size: Numeric | None = None,
     driver: tuple[Any, Any] | None = None,
     envelope: bool = True,
     initial_residual: Numeric | None = None,

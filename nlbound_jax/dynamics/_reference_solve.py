@@ -63,7 +63,8 @@ def is_blown(distances, norms, depth: int):
 
 def _pace(norms, pieces: Pieces, statistic: Statistic, omega) -> _Scalar:
     """The rates of the reference network, from above: how fast it learns, and how fast what is left
-    to learn decays."""
+    to learn decays. Not of the distances or the loss: the proof (Theorem 16) needs a function of
+    time."""
     size, depth = jnp.max(norms), norms.shape[0]
     kappa = 1.0 if statistic.roots is None else jnp.max(statistic.roots)
     decay = (omega * kappa * size ** (depth - 1)) ** 2
