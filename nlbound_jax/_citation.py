@@ -15,6 +15,7 @@ import lazy_loader
 _CORE = ("golikov2024generalization", "nlbound_jax", "jax2018github", "kidger2021equinox")
 _FLOW = ("kidger2021on", "tsitouras2011runge")
 _DESCENT = ("deepmind2020jax", *_FLOW)
+_HEAVY_BALL, _NESTEROV = "polyak1964some", "nesterov1983method"
 _MNIST = ("lecun1998mnist",)
 _HOEFFDING = ("hoeffding1963probability",)
 _ONE_DRAW = (
@@ -46,6 +47,7 @@ _MODULES = {
     "nlbound_jax.dynamics._descent": _DESCENT,
     "nlbound_jax.dynamics._learning_time": (),
     "nlbound_jax.dynamics._reference": (*_FLOW, "clarke1990optimization"),
+    "nlbound_jax.dynamics._reference_descent": (_HEAVY_BALL, _NESTEROV),
     "nlbound_jax.bounds._anchored": ("maurer2004note", "clopper1934use", "borell1975brunn"),
     "nlbound_jax.bounds._binomial": ("clopper1934use",),
     "nlbound_jax.bounds._one_draw": _ONE_DRAW,
@@ -164,6 +166,8 @@ def _of_instance(used: Any) -> list[str]:
     if kind in ("Report", "SavedRun", "Settings"):
         settings = used if kind == "Settings" else used.settings
         found += _DESCENT if settings.dynamics == "gd" else _FLOW
+        if settings.momentum:
+            found.append(_NESTEROV if settings.nesterov else _HEAVY_BALL)
     if kind in ("Report", "SavedRun", "Task"):
         data = used.name if kind == "Task" else used.task["name"]
         found += _MNIST if data.startswith("mnist") else ()

@@ -111,3 +111,11 @@ def check_fields(instance: Any) -> None:
         value = getattr(instance, name)
         if value is not None or not option.optional:
             option.check(name, value)
+
+
+def check_unused(instance: Any, names: Sequence[str], but_with: str) -> None:
+    """Refuse what was set and would be of no effect: fields that matter `but_with` something."""
+    for name in names:
+        value = getattr(instance, name)
+        if value != options(type(instance))[name].default:
+            raise ValueError(f"`{name}` must be left out but with {but_with}, got {value!r}.")

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ._numbers import check_fields, field, like, options
+from ._numbers import check_fields, check_unused, field, like, options
 from ._words import InitKind, Reading
 
 TIME = "gradient-flow time"
@@ -76,7 +76,11 @@ class Settings:
     - `seed`: of the initialization.
     - `until`: train up to the learning time of this fraction of the strongest mode.
     - `end_time`: train up to this time instead.
-    - `dynamics`: `"flow"` (exact gradient flow) or `"gd"` (gradient descent, step 0.001).
+    - `dynamics`: `"flow"` (exact gradient flow) or `"gd"` (full-batch gradient descent). With the
+        latter, bounds that are known before training are about these steps; the time t is the
+        number of steps times `step_size`, and training ends with a step that is not before its end.
+    - `step_size`, `momentum`, `nesterov`: of gradient descent, as those of `optax.sgd`. They belong
+        to what is fixed before the sample is seen.
     - `dtype`: `"float32"` or `"float64"`, of the training.
     - `ratios`: the margins are $\\gamma$ = scale / ratio, with the scale
         $\\|\\omega V_L \\cdots V_1(t)\\|$ of the reference network.
@@ -137,8 +141,15 @@ class Settings:
         help="Train until this time instead of --until.",
     )
     dynamics: Literal["flow", "gd"] = field(
-        "flow", help="Exact gradient flow, or gradient descent with step 0.001."
+        "flow", help="Exact gradient flow, or gradient descent in steps of --step-size."
     )
+    step_size: float = field(
+        0.001, **_POSITIVE, kind="lane", help="Learning rate of gradient descent."
+    )
+    momentum: float = field(
+        0.0, low=0, high=1, open_high=True, kind="lane", help="Momentum of gradient descent."
+    )
+    nesterov: bool = field(False, kind="fixed", help="Nesterov's momentum.")
     dtype: Literal["float32", "float64"] = field("float32", help="Precision of the training.")
     ratios: tuple[float, ...] = field(
         (1.0, 3.0, 10.0, 30.0, 100.0, 300.0), **_POSITIVE, kind="fixed"
@@ -166,6 +177,8 @@ class Settings:
 
     def __post_init__(self):
         check_fields(self)
+        if self.dynamics == "flow":
+            check_unused(self, ("step_size", "momentum", "nesterov"), "`dynamics` = 'gd'")
 
     @property
     def cells(self) -> int:

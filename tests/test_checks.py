@@ -73,7 +73,7 @@ def measured_batch(shape, seed):
             yield None
             continue
         net = networks.LeakyMLP(one(weights), epsilons[i])
-        task = _counterexamples._task(np.asarray(xs[i]).T, np.asarray(ys[i]))
+        task = _counterexamples.white_task(np.asarray(xs[i]).T, np.asarray(ys[i]))
         frozen = jax.tree.map(jnp.zeros_like, trained)
         derivative = dynamics.TauDerivative(
             ts=ts,
@@ -234,15 +234,15 @@ def test_as_printed_fails_where_the_counterexamples_say():
     """The checks see what the constructions show, and the claimed ones hold on the same data."""
     x = np.repeat([[-1.0], [1.0]], 40, axis=0)
     _, net, _, _ = _counterexamples._two_points(1.0)
-    task = _counterexamples._task(x, np.ones(80))  # the two points, forty times
+    task = _counterexamples.white_task(x, np.ones(80))  # the two points, forty times
     ts, options = np.array([2.0, 5.0, 30.0]), {"stepsize_controller": TIGHT}
     found = checks.evaluate(checks.measure(net, task, ts, central=False, **options))
     for name in FALSE_AS_PRINTED:
         assert not found[name].holds, name
     assert found.hold
     y = np.concatenate([np.ones(69), -np.ones(11)])
-    net = _counterexamples._scalar_network(0.0025, 0.1, 0.5)
-    task = _counterexamples._task(x, y)
+    net = _counterexamples.scalar_network(0.0025, 0.1, 0.5)
+    task = _counterexamples.white_task(x, y)
     ts = np.array([0.4, 0.8, 1.197])
     found = checks.evaluate(checks.measure(net, task, ts, step=1e-4, **options))
     assert_close(found["true-printed"].measured[-1], 0.767, rtol=2e-3)
@@ -301,7 +301,7 @@ def test_counterexamples_on_the_command_line():
     for text in ("measured 0.0278, claimed bound 0.0157", "measured 0.767, claimed bound 0.278"):
         assert text in result.stdout
     found = json.loads(RUN.invoke(app, ["check", "--counterexamples", "--json"]).stdout)
-    assert [row["holds"] for row in found["counterexamples"]] == [False] * 4
+    assert [row["holds"] for row in found["counterexamples"]] == [False] * 6
 
 
 def test_rates_of_the_repaired_theorem_are_those_of_the_bounds(run):

@@ -8,6 +8,7 @@ import pytest
 from helpers import assert_close, numpy_network, oracle_u_log_v
 from scipy.integrate import solve_ivp
 
+from nlbound_jax import checks
 from nlbound_jax.checks import _counterexamples as counterexamples
 
 pytestmark = pytest.mark.float64
@@ -23,7 +24,7 @@ def float64():
 
 @pytest.fixture(scope="module")
 def found(float64):
-    return {c.name: c for c in counterexamples.counterexamples()}
+    return {c.name: c for c in checks.counterexamples()}
 
 
 def three(value):
@@ -91,26 +92,35 @@ def pieces(epsilon, t):
 
 
 def test_all_fail_and_their_repairs_hold(found):
-    names = ["lost-rho", "moving-kink", "assumption-5.1", "conjecture-e.1"]
+    names = [
+        "lost-rho",
+        "moving-kink",
+        "assumption-5.1",
+        "conjecture-e.1",
+        "rising-loss",
+        "naive-envelope",
+    ]
     assert list(found) == names
     for c in found.values():
         assert not c.holds
         assert c.measured > c.bound
         assert c.ratio == (c.measured / c.bound if c.bound else math.inf)
-        assert c.ratio > 1.7
-        assert "t = " in c.setting
-        assert "Eq. " in c.statement
-    for name in names[:3]:
+        steps = c.name in names[4:]
+        assert c.ratio > (1.2 if steps else 1.7)
+        assert ("step" if steps else "t = ") in c.setting
+        assert ("A.1" if steps else "Eq. ") in c.statement
+    for name in (*names[:3], names[5]):
         assert found[name].repaired_measured < found[name].repaired
-    assert found["conjecture-e.1"].repaired is None
+    for name in ("conjecture-e.1", "rising-loss"):
+        assert found[name].repaired is None
 
 
 def test_a_statement_that_holds_would_say_so():
     words = {"name": "n", "statement": "s", "setting": "x"}
-    held = counterexamples._result(1.0, 2.0, **words)
+    held = counterexamples.result_of(1.0, 2.0, **words)
     assert (held.holds, held.ratio) == (True, 0.5)
-    assert counterexamples._result(-1.0, 0.0, **words).ratio == -math.inf
-    assert counterexamples._result(-1.0, 0.0, **words).holds
+    assert counterexamples.result_of(-1.0, 0.0, **words).ratio == -math.inf
+    assert counterexamples.result_of(-1.0, 0.0, **words).holds
 
 
 # Lemma 7.1: the lost rho
@@ -194,10 +204,10 @@ def test_moving_kink_is_all_that_the_proof_forgets(found):
     c = found["moving-kink"]
     _, crossing = pieces(0.5, 2.0)
     x = np.array([[-1.0], [1.0]])
-    task = counterexamples._task(np.repeat(x, 40, 0), np.r_[np.ones(69), -np.ones(11)])
+    task = counterexamples.white_task(np.repeat(x, 40, 0), np.r_[np.ones(69), -np.ones(11)])
 
     def first(tau, t):
-        net = counterexamples._scalar_network(0.0025, 0.1, 0.5)
+        net = counterexamples.scalar_network(0.0025, 0.1, 0.5)
         net = eqx.tree_at(lambda n: n.epsilon, net, tau)
         return counterexamples._run(net, task, t).weights[0].squeeze()
 
@@ -292,17 +302,68 @@ def test_epsilon_is_checked(build, epsilon):
 
 
 @pytest.mark.parametrize(
-    "build", ["lost_rho", "moving_kink", "assumption_5_1", "conjecture_e_1", "counterexamples"]
+    "build",
+    [
+        *("lost_rho", "moving_kink", "assumption_5_1", "conjecture_e_1", "counterexamples"),
+        *("rising_loss", "naive_envelope"),
+    ],
 )
 def test_float32_is_refused(build):
     name = "lost_rho" if build == "counterexamples" else build
     with jax.enable_x64(False), pytest.raises(ValueError, match=f"`{name}` must run in float64"):
-        getattr(counterexamples, build)()
+        getattr(checks, build)()
+
+
+@pytest.mark.parametrize("step_size", [0.0, -1.0, 2.0, math.nan])
+def test_step_size_is_checked(step_size):
+    with pytest.raises(ValueError, match=r"`step_size` must be in \[1e-06, 1\], got"):
+        checks.rising_loss(step_size)
 
 
 def test_plain_numbers_and_the_same_on_every_call(found):
     again = counterexamples.lost_rho()
     assert eqx.tree_equal(again, found["lost-rho"])
     leaves = [leaf for c in found.values() for leaf in jax.tree.leaves(c)]
-    assert len(leaves) == 4 * 7 + 3 * 2
+    assert len(leaves) == 6 * 7 + 4 * 2
     assert all(type(leaf) in (str, float, bool) for leaf in leaves)
+
+
+# Finite steps
+
+
+def descend(weights, epsilon, x, y, step_size, num_steps):
+    """Gradient descent of a network with L = 2 in NumPy: the weights before each step and after the
+    last, and the losses there."""
+    path = [weights]
+    for _ in range(num_steps):
+        weights = [
+            w + step_size * g for w, g in zip(weights, field(weights, epsilon, x, y), strict=True)
+        ]
+        path.append(weights)
+    outputs = [numpy_network(w, epsilon, x) for w in path]
+    return path, [np.mean((y - f) ** 2) / 2 for f in outputs]
+
+
+@pytest.mark.parametrize("step_size", [1e-3, 0.1, 0.5])
+def test_the_loss_rises_at_every_step_size(step_size):
+    found = checks.rising_loss(step_size)
+    weights = [np.array([[1e-12]]), np.array([[1.0]])]
+    _, losses = descend(weights, 1.0, np.array([[1.0], [-1.0]]), -np.ones(2), step_size, 1)
+    assert_close([found.bound, found.measured], losses, rtol=1e-9)
+    assert not found.holds
+    # A quarter of the step, to first order.
+    assert abs((found.measured - found.bound) / step_size - 0.25) < step_size
+
+
+def test_euler_steps_of_the_flow_envelope_are_no_bound(found):
+    one = found["naive-envelope"]
+    start = [np.array([[4.5]]), np.array([[0.2]])]
+    (*_, last), losses = descend(start, 1.0, np.ones((1, 1)), np.ones(1), 0.25, 5)
+    assert_close(np.sqrt(2 * np.array(losses[:4])), [0.1, 0.408, 1.657, 6.527], rtol=1e-2)
+    linear = np.array([4.5, 0.2])
+    for _ in range(5):
+        left = 1 - linear.prod() / 2
+        linear = linear + 0.25 * left * linear[::-1] / 2
+    assert_close(one.measured, abs(last[0][0, 0] - linear[0]), rtol=1e-9)
+    assert 112 < one.ratio < 113
+    assert one.repaired_measured < one.repaired

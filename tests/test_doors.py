@@ -171,6 +171,7 @@ FLOAT64 = {
     "bounds.trajectory_bound": {
         **{"norms": np.array([0.5, 0.5]), "frobenius": np.array(0.6)},
         **{"distances": np.array([0.01, 0.01]), **DEVIATION, "method": "counting"},
+        "classes": 2,
     },
     "bounds.split_bound": SPLIT,
     "bounds.anchored_bound": ANCHORED,
@@ -190,7 +191,22 @@ FLOAT64 = {
     "bounds.held_out_whitening": {"inputs": X, "held_out": X, "norm_bound": 10.0},
     "dynamics.reference_flow": {
         **{"net": NET, "target": TASK.target, "ts": np.array([0.5, 1.0])},
+        **{
+            "second_moment": np.eye(3),
+            "label_size": 1.0,
+            "driver": (jnp.asarray(TASK.target)[None], jnp.eye(3)),
+        },
         "initial_residual": 1.0,
+    },
+    "dynamics.reference_descent": {
+        **{"net": NET, "target": TASK.target, "num_steps": 4, "step_size": 0.1, "momentum": 0.5},
+        **{"nesterov": True, "dampening": 0.1, "weight_decay": 0.1, "schedule": jnp.ones_like},
+        **{
+            "second_moment": np.eye(3),
+            "label_size": 1.0,
+            "driver": (jnp.asarray(TASK.target)[None], jnp.eye(3)),
+        },
+        **{"initial_residual": 1.0, "save_every": 2},
     },
     "checks.measure": {"net": NET, "task": TASK, "ts": np.array([0.5, 1.0]), "central": False},
 }
@@ -364,6 +380,7 @@ EXEMPT = {
         *("ladder.evaluate_run", "ladder.evaluate_along"),
         *("ladder.samples_of", "ladder.has_held_out", "ladder.known_of", "ladder.applicable"),
         *("ladder.numbers_as_arrays", "ladder.root_mean_square_residual", "ladder.configured"),
+        *("report.reference_beside", "ladder.assumptions"),
         *("ladder.colour_of", "ladder.prepared", "ladder.labelled_sets", "networks.in_units"),
         *("networks.partition", "networks.without_slopes"),
     ),

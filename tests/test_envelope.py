@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, small_task, traced_anew
 
-from nlbound_jax import Settings, bounds, dynamics, networks
-from nlbound_jax.dynamics import _reference
+from nlbound_jax import RESULTS, Settings, bounds, dynamics, networks
+from nlbound_jax.dynamics import _reference, _reference_solve, _statistic
 from nlbound_jax.report import train as train_for_report
 
 pytestmark = pytest.mark.float64
@@ -171,11 +171,16 @@ def test_the_constants_of_the_sources_are_sharp():
 
 @pytest.mark.parametrize("level", [0, 1])
 def test_a_source_lowered_by_5_percent_is_caught(monkeypatch, level):
-    original = _reference.envelope_field
+    original = _reference_solve.envelope_rates
     factor = np.ones(2)
     factor[level] = 0.95
-    monkeypatch.setattr(_reference, "envelope_field", lambda *a: original(*a) * jnp.asarray(factor))
-    traced_anew(monkeypatch, _reference, "_solve")
+
+    def lowered(*given):
+        rates = original(*given)
+        return rates._replace(layers=rates.layers * jnp.asarray(factor))
+
+    monkeypatch.setattr(_reference_solve, "envelope_rates", lowered)
+    traced_anew(monkeypatch, _reference, "solve_reference")
     ratios, _ = adversarial(1e-3, 0.5, 0.01)
     assert np.asarray(ratios)[level, 0] < 0.99
 
@@ -186,7 +191,7 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
     task = small_task(seed=1, m=100, d=9)
     net = networks.initialize(jax.random.key(0), 9, 4, depth, epsilon=0.3, beta=0.4, kind=kind)
     ts = np.linspace(0, 4, 5)
-    small, *_ = _reference.reduce_coordinates(net.weights, jnp.asarray(task.target))
+    small, *_ = _statistic.reduce_coordinates(net.weights, jnp.asarray(task.target)[None])
     rows = 2 if kind == "rank-one" and depth == 2 else 4
     assert small[0].shape == (rows, 2 if kind == "rank-one" else 5)
     reduced = dynamics.reference_flow(net, task.target, ts)
@@ -194,7 +199,12 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
     others = [reduced]
     if depth == 2:  # under jit only the rows of V_1 are reduced
         others.append(eqx.filter_jit(dynamics.reference_flow)(net, task.target, ts))
-    monkeypatch.setattr(_reference, "reduce_coordinates", lambda w, q: (w, q, [None, None]))
+
+    def unreduced(w, q, moment, size, driver):
+        seen = _statistic.Statistic(q, None, jnp.sqrt(size**2 - jnp.sum(q**2)))
+        return w, seen, _statistic.Coordinates(None, None)
+
+    monkeypatch.setattr(_reference, "reduce_coordinates", unreduced)
     full = dynamics.reference_flow(net, task.target, ts)
 
     # Solves of their own: every entry is right to some ten times the tolerance, over the size of
@@ -202,7 +212,7 @@ def test_reduced_coordinates_agree_with_full_ones(monkeypatch, depth, kind):
     # (at depth 3 it blows up between two times, in all of them).
     def near(one, other, times):
         size = np.abs(np.asarray(other)[np.isfinite(other)]).max()
-        assert_close(one, other, rtol=0, atol=times * _reference.RTOL * size)
+        assert_close(one, other, rtol=0, atol=times * _reference_solve.RTOL * size)
 
     for other in others:
         for name in ("linear_map", "norms", "frobenius", "residual"):
@@ -244,16 +254,16 @@ def test_blow_up_is_infinite_from_there_on():
 
 def stopping(monkeypatch, *, with_envelope_only):
     """The solve of the reference network loses what comes after its first time."""
-    solve = _reference._solve
+    solve = _reference.solve_reference
 
     def stopped(*args):
         (weights, far), result = solve(*args)
         if with_envelope_only and not args[-2]:  # without one
             return (weights, far), result
         weights, far = jax.tree.map(lambda a: a.at[1:].set(jnp.inf), (weights, far))
-        return (weights, far), _reference.RESULTS.max_steps_reached
+        return (weights, far), RESULTS.max_steps_reached
 
-    monkeypatch.setattr(_reference, "_solve", stopped)
+    monkeypatch.setattr(_reference, "solve_reference", stopped)
 
 
 @pytest.mark.quick

@@ -252,6 +252,12 @@ def test_bounds_need_what_they_say():
     along = ladder.known_of(TASK, depth=2, along=True)
     left_out = set(OURS) - {b.name for b in ladder.applicable(ladder.default_bounds(), along)}
     assert left_out == {*(n for n in OURS if n.startswith("anchored")), "anchor-test-bound"}
+    steps = ladder.known_of(TASK, depth=2, along=True, flow=False)
+    left_out = set(along) - set(steps)
+    assert left_out == {"flow"}
+    applicable = {b.name for b in ladder.applicable(ladder.default_bounds(), along)}
+    applicable -= {b.name for b in ladder.applicable(ladder.default_bounds(), steps)}
+    assert applicable == {b.name for b in ladder.PAPER}
     along = ladder.known_of(TASK, depth=2, along=True, anchored=True)
     assert ladder.applicable(ladder.all_bounds(), along) == ladder.all_bounds()
     deep = ladder.known_of(TASK, depth=3, along=True, anchored=True)

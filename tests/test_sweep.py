@@ -160,6 +160,8 @@ EPSILON = {"epsilon": [0.1]}
 BAD = [
     ({}, {}, {}, "`axes` must have at least one entry, got none."),
     ({"epsilon": [0.1, 1.3]}, {}, {}, "`axes.epsilon` must be in [0, 1], got 1.3."),
+    ({"momentum": [0, 0.9]}, {}, {}, "`axes.momentum` must be left out but with `settings.dynamic"),
+    ({"nesterov": [True]}, {}, {}, "`axes.nesterov` must be left out: give `settings.nesterov`."),
     ({"epsilon": []}, {}, {}, "`axes.epsilon` must be a list of values or {start, stop, num, sc"),
     ({"epsilon": 0.1}, {}, {}, "`axes.epsilon` must be a list of values or {start, stop, num, sc"),
     ({"epsilon": ["a"]}, {}, {}, "`axes.epsilon` must be"),
@@ -461,6 +463,28 @@ def test_gradient_descent_and_its_divergence(npz, config, tmp_path):
         made = one_report(npz, 0.1, seed, kappa, beta=0.01, **settings)
         assert_is_report(data.sel(beta=0.01, seed=seed, kappa=kappa), made)
     assert np.isnan(data["value"][1]).all()
+
+
+@pytest.mark.float64
+def test_steps_and_momentum_are_axes(npz, config, tmp_path):
+    """Lanes that have fewer saves than others, and bounds that need gradient flow left out."""
+    settings = {"dynamics": "gd", "end_time": 1.0}
+    axes = {"step_size": [0.1, 0.6], "momentum": [0.0, 0.9]}
+    gd = with_settings(config, axes, epsilon=0.1, kappa=2, seed=0, beta=0.05, **settings)
+    data = nlbound_jax.sweep(gd, tmp_path / "gd.zarr")
+    assert (data["result"] == FLAGS.index("successful")).all()
+    for step_size, momentum in itertools.product(*axes.values()):
+        known = {"step_size": step_size, "momentum": momentum, "beta": 0.05}
+        made = one_report(npz, 0.1, 0, 2, **known, **settings)
+        assert list(data["bound"].values) == made.names()
+        assert not [name for name in made.names() if name.startswith("theorem")]
+        lane = data.sel(step_size=step_size, momentum=momentum)
+        saves = len(made.trajectory.ts)
+        assert saves == min(TIMES, round(np.ceil(1 / step_size)))
+        assert_close(lane["t"][:saves], np.asarray(made.trajectory.ts, float))
+        assert np.isnan(lane["t"][saves:]).all()
+        for name in made.names():
+            assert_close(lane.sel(bound=name)["value"], made.best(name)["value"], rtol=1e-6)
 
 
 @pytest.mark.slow

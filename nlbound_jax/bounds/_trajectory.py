@@ -1,5 +1,6 @@
 """The trajectory bound: the distance to the reference network in place of a derivative."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -24,10 +25,11 @@ class TrajectoryBound(eqx.Module):
 
     **Attributes:**
 
-    - `distance`: Q, the bound on $E|f_W - f_V|$, f_V the leaky network with the reference
+    - `distance`: Q, the bound on $E\\|f_W - f_V\\|$, f_V the leaky network with the reference
         network's weights.
     - `capacity`: `counting`: $\\Upsilon_\\kappa$; `kl`: what $\\text{kl}^{-1}$ adds to the risk.
-    - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2).
+    - `deviation`: $2 Q/\\gamma$ (kappa = 1) or $2 c Q / \\gamma$ (kappa = 2), times $\\sqrt 2$ if
+        there are several outputs.
     - `penalty`: `capacity + deviation`.
     - `value`: `train_risk + penalty`; `None` without a train risk.
     - `result`: `successful`, or why the bound is `+inf`: `blow_up` where a distance is,
@@ -45,10 +47,18 @@ class TrajectoryBound(eqx.Module):
 def output_distance(
     norms: Float[Array, "... layers"], frobenius: _Values, distances: Float[Array, "... layers"]
 ) -> _Values:
-    """Q, the bound on the root mean square of $f_W - f_V$ for $\\|W_l - V_l\\|_F \\le x_l$:
+    """Q, the bound on the root mean square of $\\|f_W - f_V\\|$ for $\\|W_l - V_l\\|_F \\le x_l$
+    and whitened inputs, with any number of outputs:
 
     $Q = A_1^F \\prod_{j \\ge 2} A_j - F \\prod_{j \\ge 2} a_j$ with $A_l = a_l + x_l$,
     $A_1^F = F + x_1$, as a telescoping sum of non-negative terms.
+
+    For inputs x that are not whitened let $\\Sigma$ be their second moment, over the sample or over
+    the distribution: with $\\|V_1 \\Sigma^{1/2}\\|_F$ and $\\tilde x \\ge
+    \\|(W_1 - V_1) \\Sigma^{1/2}\\|_F$ in the place of F and $x_1$ it is the same bound for them.
+    With $a_1$ and $x_1$ there, the spectral norm in the place of F, it bounds
+    $\\|f_W(x) - f_V(x)\\| / \\|x\\|$ at every x, and so, times $(E \\|x\\|^2)^{1/2}$ or a bound on
+    it, the mean where the second moment is not known.
 
     **Arguments:**
 
@@ -66,7 +76,7 @@ def output_distance(
 
 
 @eqx.filter_jit
-def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
+def _evaluate(arrays, numbers, kappa: int, method: Method, classes: int) -> TrajectoryBound:
     norms, frobenius, distances = arrays
     blown = ~jnp.isfinite(distances).all(axis=-1)
     safe = jnp.where(blown[..., None], 0.0, distances)
@@ -77,11 +87,12 @@ def _evaluate(arrays, numbers, kappa: int, method: Method) -> TrajectoryBound:
     blown = ~jnp.isfinite(reach)
     depth = norms.shape[-1]
     bend = -jnp.expm1((depth - 1) * jnp.log1p(-numbers["epsilon"] / 2))
-    factor = 2.0 if kappa == 1 else 2.0 * bend
+    # Of several outputs the margin is sqrt(2)-Lipschitz, and each has a target and a linear part.
+    factor = (2.0 if classes == 1 else 2.0 * math.sqrt(2.0)) * (1.0 if kappa == 1 else bend)
     known = ~blown & (numbers["gamma"] > _LEAST_GAMMA)
     deviation = factor * jnp.where(known, reach, 0.0) / jnp.where(known, numbers["gamma"], 1.0)
     deviation = jnp.where(known, deviation, jnp.inf)
-    size = log_class_size(kappa, numbers["dim"], numbers["precision_bits"])
+    size = log_class_size(kappa, classes * numbers["dim"], numbers["precision_bits"])
     exponent = (size + jnp.log(numbers["cells"]) - jnp.log(numbers["delta"])) / (
         numbers["num_samples"]
     )
@@ -113,6 +124,7 @@ def trajectory_bound(
     num_samples: Numeric,
     kappa: int = 2,
     method: Method = "counting",
+    classes: int = 1,
     precision_bits: Numeric = 32,
     delta: Numeric = 0.01,
     cells: Numeric = 1,
@@ -136,7 +148,10 @@ def trajectory_bound(
     - `norms`: $a_l = \\|V_l\\|$, `(... layers)`.
     - `frobenius`: $F = \\|V_1\\|_F$, `(...)`.
     - `distances`: $x_l$, `(... layers)`: the envelope (a priori; `+inf` after its blow-up), or
-        the measured distances (a posteriori).
+        the measured distances (a posteriori). For inputs that are not whitened Q over the sample
+        and over the distribution differ, and V is a function of $\\Sigma$ too, whose
+        $d(d + 1)/2$ numbers are not counted here: give the larger Q, of a V that is driven by
+        statistics from outside the sample (`driver` of [`reference_flow`][]).
     - `epsilon`: one minus the negative slope, in [0, 1].
     - `gamma`: the margin, positive.
     - `dim`: d.
@@ -148,6 +163,9 @@ def trajectory_bound(
 
     - `kappa`: which proxy, 1 or 2.
     - `method`: `"counting"` or `"kl"` (never looser; needs `train_risk`).
+    - `classes`: K, the number of outputs. With K >= 2 the margin of a sample of class y is
+        $f_y - \\max_{j \\ne y} f_j$, the deviation has a factor $\\sqrt 2$, and C has
+        $\\kappa p K d$ in the place of $\\kappa p d$.
     - `precision_bits`, `delta`, `cells`: as in [`theorem_5_2`][].
     - `train_risk`: the ramp (or margin) risk on the training set, in [0, 1].
 
@@ -162,6 +180,7 @@ def trajectory_bound(
     _validate.needs_x64("trajectory_bound")
     kappa = _validate.member("kappa", kappa, (1, 2))
     method = _validate.member("method", method, ("counting", "kl"))
+    classes = _validate.integer("classes", classes, 1)
     if method == "kl" and train_risk is None:
         raise ValueError("`train_risk` must be given with method='kl', got None.")
     real = _validate.real
@@ -187,4 +206,4 @@ def trajectory_bound(
     if train_risk is not None:
         numbers["train_risk"] = real("train_risk", train_risk, 0, 1)
     _validate.broadcastable({"frobenius": arrays[1], **numbers})
-    return _evaluate(arrays, numbers, kappa, method)
+    return _evaluate(arrays, numbers, kappa, method, classes)

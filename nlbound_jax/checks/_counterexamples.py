@@ -52,13 +52,13 @@ class Counterexample(eqx.Module):
     repaired: float | None
 
 
-def _result(measured: float, bound: float, *repaired: float, name, statement, setting):
+def result_of(measured: float, bound: float, *repaired: float, name, statement, setting):
     ratio = measured / bound if bound else math.copysign(math.inf, measured)
     numbers = (measured, bound, ratio, measured <= bound)
     return Counterexample(name, statement, *numbers, setting, *(repaired or (None, None)))
 
 
-def _task(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, " m"]) -> Task:
+def white_task(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, " m"]) -> Task:
     """A task of inputs that are white already; unlike `tasks.from_arrays`, one class will do."""
     dim, target = x.shape[1], y @ x / len(y)
     alignment = float(np.linalg.norm(target))
@@ -66,7 +66,7 @@ def _task(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, " m"]) -> Task:
     return Task(x, y, None, None, target, alignment, spectrum, transform, None, "counterexample")
 
 
-def _scalar_network(first: float, second: float, epsilon: float) -> LeakyMLP:
+def scalar_network(first: float, second: float, epsilon: float) -> LeakyMLP:
     """d = n = 1, L = 2."""
     return LeakyMLP((jnp.array([[first]]), jnp.array([[second]])), jnp.array(epsilon))
 
@@ -114,7 +114,7 @@ def lost_rho() -> Counterexample:
     g = np.random.default_rng(0).standard_normal((half, dim))
     eigenvalues, vectors = np.linalg.eigh(g.T @ g / half)
     g = g @ (vectors / np.sqrt(eigenvalues)) @ vectors.T
-    task = _task(np.concatenate([g, -g]), np.ones(2 * half))
+    task = white_task(np.concatenate([g, -g]), np.ones(2 * half))
     rho = math.sqrt(dim)
     weights = (jnp.asarray(beta * np.eye(dim)), jnp.asarray(np.full((1, dim), -beta / rho)))
 
@@ -125,7 +125,7 @@ def lost_rho() -> Counterexample:
     slopes = jnp.asarray(epsilon), jnp.asarray(0.0)
     (here, tangent), (linear, _) = (jax.jvp(flow, (e,), (jnp.asarray(1.0),)) for e in slopes)
     printed, repaired = _bound_v(LeakyMLP(weights, slopes[0]), task, t, beta, rho)
-    return _result(
+    return result_of(
         float(np.linalg.norm(tangent[1])),
         printed,
         float(np.linalg.norm(np.asarray(here[1]) - np.asarray(linear[1]))) / epsilon,
@@ -167,10 +167,10 @@ def moving_kink() -> Counterexample:
     # 40 labels +1 at x = -1; at x = +1 29 of +1 and 11 of -1, whose mean is 1 - tau - e.
     x = np.repeat([[-1.0], [1.0]], 40, axis=0)
     y = np.concatenate([np.ones(69), -np.ones(11)])
-    task = _task(x, y)
+    task = white_task(x, y)
 
     def first(tau: float, t: float) -> float:
-        net = _scalar_network(beta * e / 2, beta, tau)
+        net = scalar_network(beta * e / 2, beta, tau)
         return float(_run(net, task, t).weights[0].squeeze())
 
     early, late = 0.5, 2.0  # w_1 decreases; bisect for its zero
@@ -179,8 +179,8 @@ def moving_kink() -> Counterexample:
         early, late = (middle, late) if first(tau, middle) > 0 else (early, middle)
     t = 1.2 * late
     difference = first(tau + KINK_STEP, t) - first(tau - KINK_STEP, t)
-    printed, repaired = _bound_v(_scalar_network(0.0, beta, tau), task, t, beta, 1.0)
-    return _result(
+    printed, repaired = _bound_v(scalar_network(0.0, beta, tau), task, t, beta, 1.0)
+    return result_of(
         abs(difference) / (2 * KINK_STEP),
         printed,
         abs(first(tau, t) - first(0.0, t)) / tau,
@@ -201,8 +201,8 @@ def _two_points(epsilon: Numeric) -> tuple[float, LeakyMLP, Task, str]:
     beta = 0.1 * math.sqrt(epsilon)
     setting = f"w_1(0) = w_2(0) = beta = {beta:.3g}, epsilon = {epsilon:g}, t = "
     setting = f"d = n = 1, m = 2, L = 2, x = -1 and +1, y = 1, {setting}"
-    task = _task(np.array([[-1.0], [1.0]]), np.ones(2))
-    return epsilon, _scalar_network(beta, beta, epsilon), task, setting
+    task = white_task(np.array([[-1.0], [1.0]]), np.ones(2))
+    return epsilon, scalar_network(beta, beta, epsilon), task, setting
 
 
 def assumption_5_1(epsilon: Numeric = 1.0) -> Counterexample:
@@ -239,7 +239,7 @@ def assumption_5_1(epsilon: Numeric = 1.0) -> Counterexample:
 
     late, beta = norm(_run(net, task, t).network()), float(net.weights[0].squeeze())
     numbers = (late, norm(net), late, 1 + beta**2)
-    return _result(
+    return result_of(
         *numbers,
         name="assumption-5.1",
         statement="Assumption 5.1 (for Eq. 52): ||(Y - f(X)) X^T|| <= its value at t = 0",
@@ -288,20 +288,10 @@ def conjecture_e_1(epsilon: Numeric = 1.0) -> Counterexample:
         return -jnp.sum(jnp.stack([jnp.trace(a @ b.T) for a, b in pairs]))
 
     values = np.asarray(jax.jit(jax.vmap(minus_sum))(run.weights))
-    return _result(
+    return result_of(
         float(values.max()),
         0.0,
         name="conjecture-e.1",
         statement="Conjecture E.1 (Eq. 104-107): -sum_l tr[grad^X_l grad_l^T] <= 0",
         setting=f"{setting}{ts[values.argmax()]:g}.",
     )
-
-
-def counterexamples() -> tuple[Counterexample, ...]:
-    """[`lost_rho`][], [`moving_kink`][], [`assumption_5_1`][], [`conjecture_e_1`][].
-
-    **Returns:**
-
-    A tuple of four [`Counterexample`][]s, none of which `holds`.
-    """
-    return lost_rho(), moving_kink(), assumption_5_1(), conjecture_e_1()

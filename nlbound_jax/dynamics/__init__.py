@@ -12,7 +12,6 @@ from ._engine import solve_flow as solve_flow
 from ._envelope import EnvelopeSlopes as EnvelopeSlopes
 from ._envelope import EnvelopeTerms as EnvelopeTerms
 from ._envelope import envelope_slopes as envelope_slopes
-from ._envelope import envelope_terms as envelope_terms
 from ._field import Blocks as Blocks
 from ._field import SampleBlocks as SampleBlocks
 from ._field import make_blocks as make_blocks
@@ -22,10 +21,12 @@ from ._flow import gradient_flow as gradient_flow
 from ._hyperparameter import HyperparameterDerivative as HyperparameterDerivative
 from ._hyperparameter import hyperparameter_derivative as hyperparameter_derivative
 from ._learning_time import learning_time as learning_time
+from ._lemma import envelope_terms as envelope_terms
 from ._model import Model as Model
 from ._progress import ProgressBar as ProgressBar
 from ._reference import ReferenceTrajectory as ReferenceTrajectory
 from ._reference import reference_flow as reference_flow
+from ._reference_descent import reference_descent as reference_descent
 from ._tau_derivative import TauDerivative as TauDerivative
 from ._tau_derivative import tau_derivative as tau_derivative
 from ._trajectory import Trajectory as Trajectory

@@ -8,6 +8,7 @@ from ._anchored import AnchoredAPriori as AnchoredAPriori
 from ._anchored import AnchoredOneDraw as AnchoredOneDraw
 from ._anchored import AnchorTestBound as AnchorTestBound
 from ._bound import AbstractBound as AbstractBound
+from ._bound import assumptions as assumptions
 from ._classical import VC as VC
 from ._classical import Counting as Counting
 from ._classical import Frobenius as Frobenius

@@ -108,7 +108,7 @@ class AnchoredAPriori(AbstractAnchoredBound):
     colour, marker = "deepskyblue", ""
 
     def assumes(self, data: Task) -> tuple[str, ...]:
-        """That the envelope holds: discrete steps are outside it."""
+        """That the envelope holds; that of steps assumes these steps."""
         return (FLOW,)
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:

@@ -19,6 +19,7 @@ else:
 PLUG_IN = "Sigma_X plugged in for Sigma"
 NO_PLUG_IN = "test inputs (no labels) independent of the training set"
 FLOW = "exact gradient flow"
+STEPS = "gradient descent in these steps"
 
 
 class AbstractBound(eqx.Module):
@@ -33,7 +34,7 @@ class AbstractBound(eqx.Module):
     - `name`: of its rows in tables and files.
     - `needs`: what must be known beside the network and its training set, by the names that
         [`known_of`][] gives: `t`, `start`, `reference`, `envelope`, `gammas`, `cells`, `key`,
-        `held_out`, `anchor`, `one_hidden_layer`.
+        `held_out`, `anchor`, `one_hidden_layer`; `flow`, that it was trained by gradient flow.
     - `a_priori`: whether all but the train term is known before training.
     - `deterministic`: whether it holds for the network itself; otherwise for a random one around
         it.
@@ -89,3 +90,21 @@ class AbstractBound(eqx.Module):
 
         A [`Terms`][].
         """
+
+
+def assumptions(bound: AbstractBound, data: Task, *, flow: bool = True) -> tuple[str, ...]:
+    """What a bound assumes of a training. What rests on the envelope alone asks of it that the
+    reference network is trained in the same way: steps, where both made steps.
+
+    **Arguments:**
+
+    - `bound`: a bound of the ladder.
+    - `data`: the task.
+    - `flow`: whether the training was gradient flow; otherwise it made steps.
+
+    **Returns:**
+
+    A tuple of words.
+    """
+    steps = not flow and "envelope" in bound.needs and "flow" not in bound.needs
+    return tuple(STEPS if steps and word == FLOW else word for word in bound.assumes(data))

@@ -86,7 +86,9 @@ def _evaluate_one(bounds, net: LeakyMLP, samples: Samples, delta, key) -> dict[s
 ALONG_A_RUN = ("t", "start", "reference", "envelope", "gammas", "cells", "key")
 
 
-def known_of(task: Task, *, depth: int, along: bool, anchored: bool = False) -> tuple[str, ...]:
+def known_of(
+    task: Task, *, depth: int, along: bool, anchored: bool = False, flow: bool = True
+) -> tuple[str, ...]:
     """What is known of a network on this task, by the names of `AbstractBound.needs`.
 
     **Arguments:**
@@ -95,12 +97,15 @@ def known_of(task: Task, *, depth: int, along: bool, anchored: bool = False) -> 
     - `depth`: of the network.
     - `along`: whether it is known along its training; otherwise its weights alone.
     - `anchored`: whether there is an [`Anchor`][].
+    - `flow`: whether that training is gradient flow; otherwise it makes steps.
 
     **Returns:**
 
     Names of what a [`Snapshot`][] holds.
     """
     known: list[str] = list(ALONG_A_RUN) if along else []
+    if along and flow:
+        known.append("flow")
     if has_held_out(task):
         known.append("held_out")
     if anchored:
@@ -230,7 +235,7 @@ def evaluate_run(
     lacking = {"envelope": run.reference.envelope is None, "key": run.key is None}
     lacking["anchor_reference"] = run.anchor is None or run.anchor.reference is None
     depth, anchored = run.start.depth, run.anchor is not None
-    known = known_of(run.task, depth=depth, along=True, anchored=anchored)
+    known = known_of(run.task, depth=depth, along=True, anchored=anchored, flow=run.flow)
     known = [name for name in known if not lacking.get(name)]
     bounds = checked_bounds(bounds, known)
     along = run.along()

@@ -18,7 +18,7 @@ class AbstractTheorem52Bound(AbstractProxyBound):
     """[`theorem_5_2`][] at every margin of the run."""
 
     reading: ClassVar[Reading]
-    needs = ("t", "start", "gammas", "cells")
+    needs = ("t", "start", "gammas", "cells", "flow")
     a_priori = True
     source = "Golikov 2024, Theorem 5.2"
     cites = ("hoeffding1963probability",)

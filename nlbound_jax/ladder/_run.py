@@ -89,6 +89,7 @@ class Run(eqx.Module):
     - `cells`: how many cells (t, gamma) a union is taken over, also those that were not reached.
     - `key`: for bounds that draw at random, or `None`.
     - `anchor`: a network that a part of the sample determines, an [`Anchor`][], or `None`.
+    - `flow`: whether both were trained by gradient flow; otherwise by the same steps.
     """
 
     task: Task
@@ -99,6 +100,7 @@ class Run(eqx.Module):
     cells: int = eqx.field(static=True)
     key: PRNGKeyArray | None = None
     anchor: Anchor | None = None
+    flow: bool = eqx.field(static=True, default=True)
 
     @property
     def scale(self) -> Float[np.ndarray, " times"]:
@@ -159,6 +161,7 @@ def follow(
     initial_residual: Numeric | None = None,
     key: PRNGKeyArray | None = None,
     anchor: Anchor | None = None,
+    reference: ReferenceTrajectory | None = None,
 ) -> Run:
     """The reference network beside a trained one: what every bound along training is made of.
 
@@ -179,6 +182,9 @@ def follow(
     - `key`: for bounds that draw at random. They must not depend on the start weights: not the
         key that those were drawn with.
     - `anchor`: out of [`anchor_of`][], of a split of this task.
+    - `reference`: for a network that was trained by steps: the reference network trained by the
+        same ones, out of [`reference_descent`][], at the times of `trajectory`. By default that of
+        gradient flow.
 
     **Returns:**
 
@@ -189,24 +195,27 @@ def follow(
     `ValueError` naming the argument, or if `jax_enable_x64` is not set; `RuntimeError` if the
     flow of the reference network stopped before its end.
     """
-    if initial_residual is None:
+    flow, times = reference is None, np.shape(trajectory.ts)[0]
+    if initial_residual is None and flow:
         initial_residual = root_mean_square_residual(start, task)
-    reference = reference_flow(
-        start,
-        task.target,
-        np.asarray(trajectory.ts, float),
-        envelope=envelope,
-        initial_residual=initial_residual,
-        throw=True,
-    )
-    times = np.shape(trajectory.ts)[0]
+    if reference is None:
+        reference = reference_flow(
+            start,
+            task.target,
+            np.asarray(trajectory.ts, float),
+            envelope=envelope,
+            initial_residual=initial_residual,
+            throw=True,
+        )
+    elif len(reference.ts) != times or not np.allclose(reference.ts, trajectory.ts, rtol=1e-5):
+        raise ValueError("`reference` must be at the times of `trajectory`, got others.")
     if anchor is not None and anchor.reference is not None and len(anchor.reference[0]) < times:
         raise ValueError(
             f"`anchor` must have a reference network at {times} times or more, as many as "
             f"`trajectory`, got {len(anchor.reference[0])}."
         )
     gammas = np.asarray(reference.scale)[:, None] / np.asarray(ratios)
-    return Run(task, start, trajectory, reference, gammas, cells, key, anchor)
+    return Run(task, start, trajectory, reference, gammas, cells, key, anchor, flow)
 
 
 @eqx.filter_jit

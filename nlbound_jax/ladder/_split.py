@@ -122,7 +122,7 @@ class SplitAPriori(AbstractSplitBound):
     colour = "tab:green"
 
     def assumes(self, data: Task) -> tuple[str, ...]:
-        """That the envelope holds: discrete steps are outside it."""
+        """That the envelope holds; that of steps assumes these steps."""
         return (FLOW, PLUG_IN)
 
     def __call__(self, at: Snapshot, delta: Float[Array, ""]) -> Terms:

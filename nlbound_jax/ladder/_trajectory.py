@@ -73,7 +73,7 @@ class EnvelopeTrajectoryBound(AbstractTrajectoryBound):
     colour = "tab:purple"
 
     def assumes(self, data: Task) -> tuple[str, ...]:
-        """That the envelope holds: discrete steps are outside it."""
+        """That the envelope holds; that of steps assumes these steps."""
         return (FLOW, PLUG_IN, ROUNDING)
 
     def distances(self, at: Snapshot) -> Float[Array, " layers"]:

@@ -25,6 +25,7 @@ from ._seeds import report_seeds as report_seeds
 from ._seeds import spread as spread
 from ._seeds import spread_table as spread_table
 from ._settings import Settings as Settings
+from ._steps import reference_beside as reference_beside
 from ._table import table as table
 from ._train import NothingToLearn as NothingToLearn
 from ._train import bound_key as bound_key

@@ -12,6 +12,7 @@ from ..dynamics import reference_flow
 from ..networks import LeakyMLP, initialize
 from ..tasks import AnchorSplit, Task
 from ._settings import Settings
+from ._steps import reference_after, steps_until
 from ._train import (
     NothingToLearn,
     check_start,
@@ -70,9 +71,14 @@ def _reference(split: AnchorSplit, settings: Settings) -> Sequence[Any]:
     part = split.anchor
     start = start_network(part, settings)
     try:
-        ts = save_times(end_time(part, settings), settings)
+        t1 = end_time(part, settings)
     except NothingToLearn:
         return [np.repeat(np.asarray(w)[None], settings.num_times, 0) for w in start.weights]
+    if settings.dynamics == "gd":
+        # All declared times, also where the training on S1 has fewer: the whole sample's may not.
+        steps = steps_until(t1, settings)._replace(saves=settings.num_times)
+        return reference_after(start, part.target, steps, settings, envelope=False).weights
+    ts = save_times(t1, settings)
     return reference_flow(start, part.target, np.asarray(ts, float), envelope=False).weights
 
 

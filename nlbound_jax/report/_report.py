@@ -14,6 +14,7 @@ import xarray as xr
 from .. import _validate, ladder
 from .._files import plain
 from .._results import outcome
+from .._settings import TIME
 from ..dynamics import Trajectory
 from ..ladder import AbstractBound, Terms
 from ..networks import LeakyMLP
@@ -164,11 +165,16 @@ class Report(eqx.Module):
         words = ("a_priori", "deterministic", "source")
         labels = {n: ("bound", [getattr(bound, n) for bound in self.bounds]) for n in words}
         labels["assumes"] = ("bound", ["; ".join(self.assumes[name]) for name in self.names()])
-        attrs = {n: v for n, v in self.settings.as_dict().items() if v is not None}
+        flow = self.settings.dynamics == "flow"
+        units = TIME if flow else "steps times step size"
+        # No file of arrays knows of truth values.
+        values = {
+            n: int(v) if v is True or v is False else v for n, v in self.settings.as_dict().items()
+        }
+        attrs = {n: v for n, v in values.items() if v is not None}
         return xr.Dataset(
             data,
-            coords={"bound": self.names(), "t": ("t", ts, {"units": "gradient-flow time"})}
-            | labels,
+            coords={"bound": self.names(), "t": ("t", ts, {"units": units})} | labels,
             attrs={"task": self.task["name"], **attrs},
         )
 
@@ -230,13 +236,15 @@ def chosen_bounds(bounds: Sequence[AbstractBound] | None, task: Task, settings: 
         wanted = ()  # refused below
     split, lacking = None, {"held_out": "it needs test inputs, and a norm that no input exceeds"}
     lacking["one_hidden_layer"] = f"it needs depth 2, not {settings.depth}"
+    lacking["flow"] = "it needs gradient flow, not gradient descent"
     if any("anchor" in getattr(bound, "needs", ()) for bound in wanted):
         try:
             split = declared_split(task, settings)
         except ValueError as error:
             lacking["anchor"] = f"there is no anchor: {str(error).rstrip('.')}"
     anchored = split is not None
-    known = ladder.known_of(task, depth=settings.depth, along=True, anchored=anchored)
+    flow = settings.dynamics == "flow"
+    known = ladder.known_of(task, depth=settings.depth, along=True, anchored=anchored, flow=flow)
     if bounds is not None:
         if "anchor" in lacking and split is None:
             raise ValueError(f"`bounds` must be without anchored ones, as {lacking['anchor']}.")
@@ -289,7 +297,7 @@ def report_of(run: ladder.Run, settings: Settings, chosen: Chosen) -> Report:
         scale=run.scale,
         train_risk=train_risk,
         test_risk=test_risk,
-        assumes={bound.name: bound.assumes(run.task) for bound in bounds},
+        assumes={b.name: ladder.assumptions(b, run.task, flow=run.flow) for b in bounds},
         omitted=chosen.omitted,
         certified=certified,
         certified_risk=certified_risk,
@@ -307,11 +315,13 @@ def report(
 ) -> Report:
     """Train a network and evaluate the bounds along the way: what `nlbound report` prints.
 
-    The network is trained up to the learning time of a fraction of the strongest mode. At every
-    saved time t and margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the
-    trajectory bound are evaluated, with a union over the cells, and at every time the split
-    bound, a priori and a posteriori, over its own cells. The bounds are computed in
-    float64, whatever `jax_enable_x64` says; the training runs in `settings.dtype`.
+    The network is trained up to the learning time of a fraction of the strongest mode, by gradient
+    flow or, with `dynamics="gd"`, by full-batch gradient descent: what rests on the envelope then
+    has that of these steps, and what needs gradient flow is left out. At every saved time t and
+    margin $\\gamma$ = scale(t) / ratio, Theorem 5.2 in both readings and the trajectory bound are
+    evaluated, with a union over the cells, and at every time the split bound, a priori and a
+    posteriori, over its own cells. The bounds are computed in float64, whatever `jax_enable_x64`
+    says; the training runs in `settings.dtype`.
 
     **Arguments:**
 
@@ -328,8 +338,8 @@ def report(
 
     **Raises:**
 
-    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged
-    or the flow of the reference network stopped.
+    `ValueError` naming the argument; `RuntimeError` if gradient descent diverged (that of the
+    reference network as well) or the flow of the reference network stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = Settings() if settings is None else settings

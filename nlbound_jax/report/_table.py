@@ -50,6 +50,10 @@ def table(report: Report) -> Group:
         f"s = {task['alignment']:.3f}; L = {settings.depth}, width {settings.width}, "
         f"epsilon = {settings.epsilon:g}, beta = {settings.beta:g}, {settings.init} init"
     )
+    if settings.dynamics == "gd":
+        kind = "Nesterov's momentum" if settings.nesterov else "momentum"
+        title += f"; descent in steps of {settings.step_size:g}"
+        title += f", {kind} {settings.momentum:g}" if settings.momentum else ""
     grid = Table(title=title, title_justify="left")
     grid.add_column("bound", no_wrap=True)
     grid.add_column("at", no_wrap=True)

@@ -8,9 +8,11 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import _validate, ladder
+from .._naming import naming
 from ..dynamics import (
     Trajectory,
     default_controller,
@@ -21,8 +23,7 @@ from ..dynamics import (
 from ..networks import LeakyMLP, initialize
 from ..tasks import Task
 from ._settings import Settings
-
-GD_STEP = 1e-3
+from ._steps import reference_beside, steps_until, time_to_learn
 
 
 def _range_of_beta(depth: int, dtype: str) -> tuple[float, float]:
@@ -46,7 +47,7 @@ def check_start(settings: Settings) -> None:
 
     **Raises:**
 
-    `ValueError` naming `beta` or `end_time`.
+    `ValueError` naming `beta`, `step_size` or `end_time`.
     """
     settings = _validate.instance("settings", settings, Settings)
     dtype, depth = settings.dtype, settings.depth
@@ -58,9 +59,15 @@ def check_start(settings: Settings) -> None:
             f"`beta` must be in [{low:.3g}, {high:.3g}] at depth {depth} in {dtype}{more}, "
             f"got {settings.beta:g}."
         )
+    limits = np.finfo(dtype)
+    low, high = float(limits.tiny), float(limits.max) / settings.num_times
+    if settings.dynamics == "gd" and not low <= settings.step_size <= high:
+        raise ValueError(
+            f"`step_size` must be in [{low:.3g}, {high:.3g}] in {dtype}, "
+            f"got {settings.step_size:g}."
+        )
     if settings.end_time is None:
         return
-    limits = np.finfo(dtype)
     low, high = settings.num_times * float(limits.tiny), float(limits.max)
     if not low <= settings.end_time <= high:
         raise ValueError(
@@ -82,7 +89,7 @@ def start_network(task: Task, settings: Settings) -> LeakyMLP:
 
     **Raises:**
 
-    `ValueError` naming `beta` or `end_time` if the dtype cannot hold it.
+    `ValueError` naming `beta`, `step_size` or `end_time` if the dtype cannot hold it.
     """
     task = _validate.instance("task", task, Task)
     check_start(settings)
@@ -113,7 +120,8 @@ def end_time(task: Task, settings: Settings) -> float:
 
     **Returns:**
 
-    A time of gradient flow.
+    A time of gradient flow; with `dynamics="gd"` a number of steps times `step_size`, those in
+    which the same steps learn that fraction of the strongest mode in an aligned linear network.
 
     **Raises:**
 
@@ -130,13 +138,16 @@ def end_time(task: Task, settings: Settings) -> float:
         )
     alignment = min(task.alignment, 1.0)  # rounding may lift it above
     _check_before(settings, alignment)
-    t1 = learning_time(
-        settings.until,
-        depth=settings.depth,
-        alignment=alignment,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-    )
+    with naming(fraction="until"):
+        if settings.dynamics == "gd":
+            return time_to_learn(alignment, settings)
+        t1 = learning_time(
+            settings.until,
+            depth=settings.depth,
+            alignment=alignment,
+            beta=settings.beta,
+            epsilon=settings.epsilon,
+        )
     return float(t1)
 
 
@@ -198,7 +209,8 @@ def train_network(
 
     **Returns:**
 
-    A [`Trajectory`][] at `settings.num_times` equally spaced times.
+    A [`Trajectory`][] at `settings.num_times` equally spaced times; fewer if there are fewer steps
+    of gradient descent, or if those between two saves get there sooner.
 
     **Raises:**
 
@@ -206,18 +218,14 @@ def train_network(
     be counted.
     """
     if settings.dynamics == "gd":
-        every = max(1, math.ceil(t1 / (settings.num_times * GD_STEP)))
-        if every * settings.num_times > _validate.LARGEST:
-            raise ValueError(
-                f"`dynamics` must be 'flow' to train until t = {t1:g}, got 'gd', whose steps of "
-                f"{GD_STEP:g} get to t = {_validate.LARGEST * GD_STEP:g} at most."
-            )
+        steps, momentum = steps_until(t1, settings), settings.momentum or None
         return gradient_descent(
             net,
             task,
-            every * settings.num_times,
-            step_size=GD_STEP,
-            save_every=every,
+            steps.num_steps,
+            step_size=settings.step_size,
+            optimizer=optax.sgd(settings.step_size, momentum, settings.nesterov),
+            save_every=steps.every,
             progress_meter=progress_meter,
             devices=devices,
         )
@@ -277,7 +285,7 @@ def train(
     **Raises:**
 
     `ValueError` naming the argument, or if there is no learning time; `RuntimeError` if gradient
-    descent diverged or the flow of the reference network stopped.
+    descent, or that of the reference network, diverged or the flow of the latter stopped.
     """
     task = _validate.instance("task", task, Task)
     settings = _validate.instance("settings", settings, Settings)
@@ -287,13 +295,19 @@ def train(
         net = start_network(task, settings)
         t1 = end_time(task, settings)
         trajectory = train_network(net, task, settings, t1, progress_meter=progress_meter)
+        residual = ladder.root_mean_square_residual(net, task)
+        reference = reference_beside(
+            net, task, trajectory, settings, initial_residual=residual, envelope=envelope
+        )
         return ladder.follow(
             task,
             net,
             trajectory,
             ratios=settings.ratios,
             cells=settings.cells,
-            envelope=envelope,
             key=bound_key(settings),
             anchor=anchor,
+            envelope=envelope,
+            initial_residual=residual,
+            reference=reference,
         )

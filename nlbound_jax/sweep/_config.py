@@ -156,7 +156,8 @@ class SweepConfig:
 def _check_starts(axes: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse numbers that the dtype of a training cannot hold, before any work."""
     # What is checked together: long axes of both times are not multiplied.
-    for names in (("beta", "depth", "dtype"), ("end_time", "dtype", "num_times")):
+    steps = ("dynamics", "step_size", "momentum", "nesterov", "dtype")
+    for names in (("beta", "depth", "dtype"), ("end_time", "dtype", "num_times"), steps):
         fixed = {n: settings[n] for n in names if n in settings}
         varied = [n for n in names if n in axes]
         where = {n: f"{'axes' if n in axes else 'settings'}.{n}" for n in names}

@@ -49,13 +49,14 @@ class Source:
             return load_task(DataSpec(**{n: options[n] for n in DATA if n in options}))
 
     def _summary(self, key: tuple[int, ...]) -> dict[str, Any]:
-        task = self.task(dict(zip(self.axes, key, strict=True)))
+        task, config = self.task(dict(zip(self.axes, key, strict=True))), self.config
+        flow = "flow" in config.axes.get("dynamics", (config.settings.get("dynamics", "flow"),))
         return {
             "task": task.name,
             "num_samples": task.num_samples,
             "rank": task.rank,
             "alignment": float(task.alignment),
-            "known": ladder.known_of(task, depth=2, along=True),  # of some depth
+            "known": ladder.known_of(task, depth=2, along=True, flow=flow),  # of some depth
             "labels": _digest(task.y, task.y_test),
         }
 

@@ -111,9 +111,9 @@ class Reports:
             options = self.config.options({n: piece.slices[n].start for n in self.layout.outer})
             options |= self.config.options(after)
             settings = self.config.report_settings(options)
-            bounds = ladder.applicable(
-                self.bounds, ladder.known_of(task, depth=settings.depth, along=True)
-            )
+            flow = settings.dynamics == "flow"
+            known_here = ladder.known_of(task, depth=settings.depth, along=True, flow=flow)
+            bounds = ladder.applicable(self.bounds, known_here)
             bounds = ladder.configured(bounds, **settings.bound_numbers)
             delta = settings.delta
             new = [bound for bound in bounds if (bound, delta) not in known]

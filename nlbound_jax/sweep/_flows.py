@@ -18,6 +18,7 @@ from ..report import (
     Settings,
     bound_key,
     end_time,
+    reference_beside,
     save_times,
     start_network,
     train_network,
@@ -130,14 +131,19 @@ def _start(lane: Lane, t1: float, dtype: np.dtype) -> Start:
 
 
 def _descend(lane: Lane, task: Task, devices: list[Any]) -> Ended | None:
-    """Gradient descent of one lane; `None` where it diverged."""
+    """Gradient descent of one lane, as many times as all lanes have; `None` where it diverged."""
     try:
         trajectory = train_network(lane.net, task, lane.settings, lane.t1 or 0.0, devices=devices)
     except RuntimeError:
         return None
+    more = lane.settings.num_times - len(trajectory.ts)
+
+    def padded(leaf: Any) -> Any:
+        return jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1), constant_values=jnp.inf)
+
     arrays = Ended(
-        ts=trajectory.ts,
-        weights=trajectory.weights,
+        ts=padded(trajectory.ts),
+        weights=tuple(padded(w) for w in trajectory.weights),
         end=tuple(w[-1] for w in trajectory.weights),
         reached=trajectory.reached,
         num_steps=jnp.asarray(trajectory.stats["num_steps"]),
@@ -159,7 +165,9 @@ def follow(lane: Lane, ended: Ended | None, task: Task) -> Followed | None:
         keep = (np.arange(len(ts)) < saved)[:, None, None]
         weights = tuple(np.where(keep, w, e) for w, e in zip(weights, ended.end, strict=True))
     finite = np.all([np.isfinite(w).all(axis=(1, 2)) for w in weights], axis=0) & (ts > 0)
-    valid = min(saved + 1, len(ts), int(np.cumprod(finite).sum()))
+    # A flow that ended early has its state there as well; descent has no more than was saved.
+    last = saved + (lane.settings.dynamics == "flow")
+    valid = min(last, len(ts), int(np.cumprod(finite).sum()))
     if not valid:
         return None
     chosen = np.minimum(np.arange(len(ts)), valid - 1)
@@ -167,17 +175,22 @@ def follow(lane: Lane, ended: Ended | None, task: Task) -> Followed | None:
     arrays = jax.tree.map(jnp.asarray, (ts, weights, lane.net.epsilon, ended.reached))
     stats = {"num_steps": ended.num_steps}
     trajectory = Trajectory(*arrays, stats, RESULTS.successful)  # pyright: ignore
+    residual = float(ended.residual)
     try:
+        reference = reference_beside(
+            lane.net, task, trajectory, lane.settings, initial_residual=residual
+        )
         run = ladder.follow(
             task,
             lane.net,
             trajectory,
             ratios=lane.settings.ratios,
             cells=lane.settings.cells,
-            initial_residual=float(ended.residual),
+            initial_residual=residual,
             key=bound_key(lane.settings),
+            reference=reference,
         )
-    except RuntimeError:  # the flow of the reference network stopped
+    except RuntimeError:  # the reference network did not get there
         return None
     return Followed(lane, run, valid)
 
