@@ -3,6 +3,8 @@
 They need `jax_enable_x64` and raise `ValueError` without it.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -81,13 +83,14 @@ def naive_envelope() -> Counterexample:
     options = {"step_size": step_size, "save_every": 1}
     trained = gradient_descent(net, task, num_steps, **options)
     reference = reference_descent(net, task.target, num_steps, initial_residual=residual, **options)
+    envelope: Any = reference.envelope
     distance = float(jnp.linalg.norm(trained.weights[0][-1] - reference.weights[0][-1]))
     naive = _euler(net, task, reference, residual, step_size)
     return result_of(
         distance,
         naive,
         distance,
-        float(reference.envelope[-1, 0]),
+        float(envelope[-1, 0]),
         name="naive-envelope",
         statement="finite steps (A.1): Euler steps of the flow's envelope bound ||W_1 - V_1||",
         setting=(
