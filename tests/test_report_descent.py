@@ -103,10 +103,16 @@ def test_both_networks_make_the_steps_of_numpy(one):
             assert_close(found, np.stack([w[layer] for w in ours]), rtol=1e-6, atol=1e-9)
 
 
+def _distances(pairs):
+    """Frobenius norms over time, `(times layers)`."""
+    gaps = [np.asarray(w, float) - np.asarray(v, float) for w, v in pairs]
+    return np.stack([np.linalg.norm(gap, axis=(1, 2)) for gap in gaps], axis=1)
+
+
 def test_the_envelope_holds_at_every_saved_time(one):
     settings, run = one
     pairs = zip(run.trajectory.weights, run.reference.weights, strict=True)
-    far = np.stack([np.linalg.norm(w - v, axis=(1, 2)) for w, v in pairs], axis=1)
+    far = _distances(pairs)
     allowed = np.asarray(run.reference.envelope)
     rounding = 1e-12 if DOUBLE else 1e-5
     assert np.all(far <= allowed * (1 + 1e-9) + rounding)
@@ -123,7 +129,7 @@ def test_the_flow_of_the_reference_network_would_not_do(one):
     with jax.enable_x64(True):
         flow = dynamics.reference_flow(run.start, TASK.target, np.asarray(run.trajectory.ts))
     pairs = zip(run.trajectory.weights, flow.weights, strict=True)
-    far = np.stack([np.linalg.norm(w - v, axis=(1, 2)) for w, v in pairs], axis=1)
+    far = _distances(pairs)
     assert np.any(far > 1.01 * np.asarray(flow.envelope))
 
 
