@@ -48,7 +48,8 @@ def plot(report: Report) -> Figure:
         if report.test_risk is not None:
             axis.plot(ts, report.test_risk, "--", color=COLOURS["test"], label="true test error")
         axis.axhline(0.5, ls=":", color=COLOURS["guess"], label="random guess")
-        axis.set_xlabel("t (gradient-flow time)")
+        flow = report.settings.dynamics == "flow"
+        axis.set_xlabel(f"t ({'gradient-flow time' if flow else 'steps times step size'})")
         axis.set_ylim(0, 1.05)
         axis.legend(fontsize="x-small", ncols=2, loc="upper left")
     left.set_ylabel("risk (fraction misclassified)")
