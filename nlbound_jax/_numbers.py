@@ -118,4 +118,4 @@ def check_unused(instance: Any, names: Sequence[str], but_with: str) -> None:
     for name in names:
         value = getattr(instance, name)
         if value != options(type(instance))[name].default:
-            raise ValueError(f"`{name}` must be left out but with {but_with}, got {value!r}.")
+            raise ValueError(f"`{name}` must be left out unless {but_with}, got {value!r}.")

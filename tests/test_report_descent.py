@@ -321,7 +321,7 @@ def test_steps_that_are_too_large_are_one_line():
 @pytest.mark.quick
 def test_what_belongs_to_steps_is_refused_with_the_flow(name):
     value = {"step_size": 0.5, "momentum": 0.5, "nesterov": True}[name]
-    message = f"^`{name}` must be left out but with `dynamics` = 'gd', got {value!r}.$"
+    message = f"^`{name}` must be left out unless `dynamics` = 'gd', got {value!r}.$"
     with pytest.raises(ValueError, match=message):
         Settings(**{name: value})
     assert getattr(Settings(dynamics="gd", **{name: value}), name) == value
@@ -331,4 +331,4 @@ def test_what_belongs_to_steps_is_refused_with_the_flow(name):
 def test_the_command_names_its_options():
     result = CliRunner().invoke(app, ["report", "--momentum", "0.9"])
     assert result.exit_code == 2
-    assert "`--momentum` must be left out but with `--dynamics` = 'gd', got 0.9." in result.output
+    assert "`--momentum` must be left out unless `--dynamics` = 'gd', got 0.9." in result.output

@@ -160,7 +160,7 @@ EPSILON = {"epsilon": [0.1]}
 BAD = [
     ({}, {}, {}, "`axes` must have at least one entry, got none."),
     ({"epsilon": [0.1, 1.3]}, {}, {}, "`axes.epsilon` must be in [0, 1], got 1.3."),
-    ({"momentum": [0, 0.9]}, {}, {}, "`axes.momentum` must be left out but with `settings.dynamic"),
+    ({"momentum": [0, 0.9]}, {}, {}, "`axes.momentum` must be left out unless `settings.dynamic"),
     ({"nesterov": [True]}, {}, {}, "`axes.nesterov` must be left out: give `settings.nesterov`."),
     ({"epsilon": []}, {}, {}, "`axes.epsilon` must be a list of values or {start, stop, num, sc"),
     ({"epsilon": 0.1}, {}, {}, "`axes.epsilon` must be a list of values or {start, stop, num, sc"),
@@ -191,7 +191,7 @@ BAD = [
     ({"ratios": [1.0]}, {}, {}, "`axes.ratios` must be left out: give `settings.ratios`."),
     ({"num_times": [2]}, {}, {}, "`axes.num_times` must be left out: give `settings.num_times`."),
     ({"slope": [0.1]}, {}, {}, "`axes.slope` must be one of dataset, side, components, positive, "),
-    ({"gamma": [0.1]}, {}, {}, '`axes.gamma` must be left out but with `compute.mode = "theory"`.'),
+    ({"gamma": [0.1]}, {}, {}, '`axes.gamma` must be left out unless `compute.mode = "theory"`.'),
     (EPSILON, {"epsilon": 0.1}, {}, "`settings.epsilon` must be left out with `axes.epsilon`."),
     (EPSILON, {"width": 0}, {}, "`settings.width` must be an integer of at least 1, got 0."),
     (EPSILON, {"ratios": 3}, {}, "`settings.ratios` must be a list of numbers, got 3."),
@@ -204,7 +204,7 @@ BAD = [
     (EPSILON, {}, {"lanes": 2}, "`compute.lanes` must be one of mode, keep, chunk."),
     (EPSILON, {}, {"mode": "theory"}, "`settings.t` must be given, or `axes.t`."),
     (EPSILON, {"t": 1.0}, {"mode": "theory"}, "`settings.gamma` must be given, or `axes.gamma`."),
-    (EPSILON, {"seed": 1}, {"mode": "theory"}, "`settings.seed` must be left out but with"),
+    (EPSILON, {"seed": 1}, {"mode": "theory"}, "`settings.seed` must be left out unless"),
     ({"t": [-1.0]}, {"gamma": 1.0}, {"mode": "theory"}, "`axes.t` must be finite and at least 0, "),
     (
         {"t": [1.0]},

@@ -181,7 +181,7 @@ def _option(table: str, name: str, mode: str) -> Option:
     if name in options:
         return options[name]
     if name in options_of(other):
-        raise ValueError(f'`{table}.{name}` must be left out but with `compute.mode = "{other}"`.')
+        raise ValueError(f'`{table}.{name}` must be left out unless `compute.mode = "{other}"`.')
     raise ValueError(f"`{table}.{name}` must be one of {', '.join(options)}.")
 
 
