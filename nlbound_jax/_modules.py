@@ -1,6 +1,6 @@
 """What an Equinox module must be before it is trained or certified."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -21,3 +21,8 @@ def in_training(net: Any) -> Iterator[Any]:
         idle = isinstance(part, eqx.nn.Dropout) and isinstance(part.p, int | float) and not part.p
         if not getattr(part, "inference", True) and not idle:
             yield part
+
+
+def among(node: Any, arrays: Sequence[Any]) -> bool:
+    """Whether `node` is itself, not in value, one of `arrays`."""
+    return any(node is array for array in arrays)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from .. import _validate
 from .._types import AnyArray
 from ._class_norms import checked_positions
+from ._held_out import mean_limit_root
 
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # With a ridge no direction is free, not even one in which the sample is zero.
@@ -48,12 +49,6 @@ class ClassInputs(eqx.Module):
     spreads: Float[Array, " f"]
     plug_in: bool = eqx.field(static=True)
     delta: float = eqx.field(static=True)
-
-
-def _upper(mean, bound, count, delta):
-    """Lemma 7 of the README: from the mean of m numbers in [0, b], or a self-bounding function."""
-    c = 2 * bound * math.log(1 / delta) / count
-    return ((np.sqrt(c) + np.sqrt(c + 4 * mean)) / 2) ** 2
 
 
 def _moment(x):
@@ -141,14 +136,14 @@ def class_inputs(
         spreads = (np.sqrt(spreads) + np.sqrt(traces / len(x))) ** 2
     else:
         radius = _radius(norm_bound, x)
-        share = delta / (len(linear) + 2 * len(patches))
+        share = len(x), delta, len(linear) + 2 * len(patches)
         bound = [radius**2 * np.linalg.norm(forward, 2) ** 2 for forward, _, _ in linear]
-        squares = _upper(squares, np.asarray(bound), len(x), share)
+        squares = mean_limit_root(squares, np.asarray(bound), *share) ** 2
         largest = [_largest(places, dim, inverse, w) for _, inverse, w in patches]
         largest = radius**2 * np.asarray(largest)
-        traces = _upper(traces, largest, len(x), share)
+        traces = mean_limit_root(traces, largest, *share) ** 2
         # An eigenvalue is at most the trace.
-        spreads = np.minimum(_upper(spreads, largest, len(x), share), traces)
+        spreads = np.minimum(mean_limit_root(spreads, largest, *share) ** 2, traces)
     forward, back, spectra = (jnp.asarray(np.stack(part)) for part in zip(*linear, strict=True))
     return ClassInputs(
         forward=forward,

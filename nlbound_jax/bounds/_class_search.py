@@ -11,7 +11,7 @@ from .._results import RESULTS, where
 from ._class_grid import ClassGrid
 from ._class_ramp import rivals, smooth_classes
 from ._split_prior import smallest_cell
-from ._split_search import symmetrization_factor
+from ._split_search import _smoothing, symmetrization_factor
 
 _Scalar = Float[Array, ""]
 
@@ -128,9 +128,8 @@ def _nonlinear_cells(sizes: ClassSizes, gammas, epsilon, num_samples, grid: Clas
 
 
 def _with_noise(below, cost):
-    """The bound V with $V = A + c \\sqrt V$ on a risk from A on that with noise; A + c where V
-    exceeds 1."""
-    return below + cost * jnp.minimum((cost + jnp.sqrt(cost**2 + 4 * below)) / 2, 1.0)
+    """The bound on a risk from `below`, that on the risk with noise."""
+    return below + _smoothing(below, cost)
 
 
 @eqx.filter_jit

@@ -88,6 +88,16 @@ def _numbers(name: str, value: AnyArray) -> np.ndarray:
     return array
 
 
+def mean_limit_root(
+    mean: AnyArray, largest: AnyArray, count: int, delta: float, shares: int = 1
+) -> np.ndarray:
+    """The root of an upper confidence limit of a mean (Lemma 7), one of so many that share
+    `delta`: with $c' = 2b \\ln(\\text{shares}/\\delta)/m$ it is $(\\sqrt{c'} + \\sqrt{c' + 4M})/2$,
+    for the mean M of m independent numbers in [0, b] or a self-bounding function of b."""
+    c = 2 * largest * math.log(shares / delta) / count
+    return (np.sqrt(c) + np.sqrt(c + 4 * mean)) / 2
+
+
 def held_out_whitening(
     inputs: Float[AnyArray, "m p"],
     held_out: Float[AnyArray, "n p"],
@@ -158,11 +168,11 @@ def held_out_whitening(
             f"got {norm_bound:g}."
         )
     mean = (1 / scales) @ squares.mean(axis=0)
-    c = 2 * norm_bound**2 / scales.min(axis=1) * math.log(len(pairs) / delta) / len(inputs)
+    largest = norm_bound**2 / scales.min(axis=1)
     return HeldOutWhitening(
         basis=jnp.asarray(basis),
         scales=jnp.asarray(scales),
-        roots=jnp.asarray((np.sqrt(c) + np.sqrt(c + 4 * mean)) / 2),
+        roots=jnp.asarray(mean_limit_root(mean, largest, len(inputs), delta, len(pairs))),
         input_norms=jnp.asarray(norms.T),
         delta=delta,
     )

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .. import _validate
+from .._modules import among
 from .._results import RESULTS
 from .._types import Numeric, ParametersOverTime
 from ..tasks import ClassTask, Task
 from ._devices import run_on_mesh, samples_mesh
 from ._engine import check_saves, default_controller, solve_flow
-from ._model import Model, among, first_line
+from ._model import Model, first_line
 from ._problem import pose
 from ._tau_derivative import RTOL
 from ._trajectory import is_concrete

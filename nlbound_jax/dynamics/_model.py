@@ -74,11 +74,6 @@ class Model(eqx.Module):
         return jax.grad(total)(parameters)
 
 
-def among(node: Any, arrays: Sequence[Any]) -> bool:
-    """Whether `node` is itself, not in value, one of `arrays`."""
-    return any(node is array for array in arrays)
-
-
 def check_module(net: Any, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
     """`net` in two parts, as [`partition`][] has them, if it is a module that can be trained as it
     is: a function of one sample and of nothing else."""

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
+from .._modules import among
 from ._conv import LeakyConv
 from ._mlp import LeakyMLP
 
@@ -56,13 +57,10 @@ def partition(net: PyTree, held: Sequence[Array] = ()) -> tuple[PyTree, PyTree]:
     Two trees like `net`, each with `None` for what is in the other; `equinox.combine` joins them.
     """
 
-    def is_held(leaf):
-        return any(leaf is array for array in held)
-
     def trained(node):
         if not _sloped(node):
-            return eqx.is_inexact_array(node) and not is_held(node)
-        weights = jax.tree.map(lambda w: not is_held(w), node)
+            return eqx.is_inexact_array(node) and not among(node, held)
+        weights = jax.tree.map(lambda w: not among(w, held), node)
         return eqx.tree_at(_slope, weights, False)
 
     return eqx.partition(net, jax.tree.map(trained, net, is_leaf=_sloped))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .. import _validate, bounds
 from .._types import Data
 from ..networks import LeakyConv, LeakyMLP
-from ._module import _inputs, _labels, _outputs, _share, _test_set
+from ._module import _errs, _inputs, _labels, _outputs, _share, _test_set
 
 _BATCH = 1000
 # The part of the confidence that the moments of the inputs are given, where none is plugged in.
@@ -202,10 +202,7 @@ def _evaluate(net: Any, x: Array) -> Float[Array, "m K"]:
 
 
 def _wrong(outputs: Float[Array, "m K"], labels: Array) -> Array:
-    """What is not known to be below the label's output (a tie) is an error."""
-    own = jnp.take_along_axis(outputs, labels[:, None], axis=1)
-    rival = jnp.arange(outputs.shape[1], dtype=labels.dtype)[None] != labels[:, None]
-    return ~jnp.all((outputs < own) | ~rival, axis=1)
+    return jax.vmap(_errs)(outputs, labels)
 
 
 def _positions(net: Any) -> np.ndarray | None:

@@ -230,6 +230,15 @@ def _test_set(x: Array, x_test: Any, y_test: Any, classes: int) -> tuple[Array, 
     return inputs, _labels("y_test", y_test, len(inputs), classes)
 
 
+def _errs(out: Array, label: Array) -> Bool[Array, ""]:
+    """Whether the outputs for one input are an error."""
+    if out.size == 1:
+        return ~(jnp.ravel(out)[0] * label.astype(out.dtype) > 0)
+    # What is not known to be below the label's output (a tie and NaN) is an error.
+    below = (out < out[label]) | (jnp.arange(out.shape[0], dtype=label.dtype) == label)
+    return ~jnp.all(below)
+
+
 def _errors(static: PyTree, batch: int, x64: bool) -> Callable[..., Bool[Array, " n"]]:
     """Where the network of some parameters errs. Blocks of `batch` samples bound the memory. It
     runs in the precision of the caller: that of the bound would be another network's."""
@@ -240,12 +249,7 @@ def _errors(static: PyTree, batch: int, x64: bool) -> Callable[..., Bool[Array, 
 
         def one(sample):
             given, label = sample
-            out = net(given)
-            if out.size == 1:
-                return ~(jnp.ravel(out)[0] * label.astype(out.dtype) > 0)
-            # What is not known to be below the label's output (a tie and NaN) is an error.
-            below = (out < out[label]) | (jnp.arange(out.shape[0], dtype=label.dtype) == label)
-            return ~jnp.all(below)
+            return _errs(net(given), label)
 
         with jax.enable_x64(x64):
             return jax.lax.map(one, (x, y), batch_size=min(batch, x.shape[0]))
