@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import _validate
+from ._ranges import check_list, check_range, range_values
 
 _RANGES = ("linear", "nonlinear")
 # The least deviation of a noise, and of a shape over the largest of its row: products of them and
@@ -51,21 +52,11 @@ class AnchoredGrid:
 
     def __post_init__(self):
         for name in _RANGES:
-            given = getattr(self, name)
-            if not isinstance(given, tuple) or len(given) != 3:
-                raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
-            low, high, ratio = given
-            _validate.scalar(name, low, low=SMALLEST)
-            _validate.scalar(name, high, low=low)
-            _validate.scalar(name, ratio, low=1, open_low=True)
+            check_range(name, getattr(self, name), low=SMALLEST)
         lists = {"kappas": {"low": 0, "open_low": True}, "levels": {}, "bumps": {"low": 0}}
         lists |= {"kappas_nonlinear": lists["kappas"], "margins": {}}
         for name, limits in lists.items():
-            given = getattr(self, name)
-            if not isinstance(given, tuple) or not given:  # a list could not be hashed
-                raise ValueError(f"`{name}` must be a tuple of at least one number, got {given!r}.")
-            for value in given:
-                _validate.scalar(name, value, **limits)
+            check_list(name, getattr(self, name), **limits)
         _validate.scalar("tail", self.tail)
         if not isinstance(self.shares, tuple) or len(self.shares) != 3:
             raise ValueError(f"`shares` must be a tuple of three numbers, got {self.shares!r}.")
@@ -89,11 +80,8 @@ class AnchoredGrid:
 
         `ValueError` if `name` is not one of these.
         """
-        low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
-        count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio) - 1e-9))
-        values = low * ratio ** np.arange(count)
-        values[-1] = max(values[-1], high)  # rounding may leave it below
-        return values
+        limits = getattr(self, _validate.member("name", name, _RANGES))
+        return range_values(limits, slack=1e-9)
 
     def log_cells(self, families: int = 1, anchors: int = 1) -> float:
         """$\\ln K$, the patterns of signs apart.

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _validate
+from ._ranges import check_list, check_range, range_values
 
 _Values = Float[Array, "..."]
 _RANGES = ("noise", "linear", "path", "move", "margin")
@@ -45,19 +46,8 @@ class ClassGrid:
 
     def __post_init__(self):
         for name in _RANGES:
-            given = getattr(self, name)
-            if not isinstance(given, tuple) or len(given) != 3:
-                raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
-            low, high, ratio = given
-            _validate.scalar(name, low, low=0, open_low=True)
-            _validate.scalar(name, high, low=low)
-            _validate.scalar(name, ratio, low=1, open_low=True)
-        if not isinstance(self.priors, tuple) or not self.priors:  # a list could not be hashed
-            raise ValueError(
-                f"`priors` must be a tuple of at least one number, got {self.priors!r}."
-            )
-        for exponent in self.priors:
-            _validate.scalar("priors", exponent, low=0)
+            check_range(name, getattr(self, name), low=0, open_low=True)
+        check_list("priors", self.priors, low=0)
 
     def values(self, name: str) -> Float[np.ndarray, " values"]:
         """The values of a range, increasing.
@@ -74,11 +64,8 @@ class ClassGrid:
 
         `ValueError` if `name` is not one of these.
         """
-        low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
-        count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio)))
-        values = low * ratio ** np.arange(count)
-        values[-1] = max(values[-1], high)  # rounding may leave it below
-        return values
+        limits = getattr(self, _validate.member("name", name, _RANGES))
+        return range_values(limits)
 
     def round_up(self, name: str, value: _Values) -> _Values:
         """The smallest value of a range that is at least `value`; `+inf` above the highest.

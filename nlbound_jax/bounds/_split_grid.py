@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import _validate
+from ._ranges import check_list, check_range, range_values
 
 _Values = Float[Array, "..."]
 _RANGES = ("noise", "linear", "path")
@@ -47,23 +48,11 @@ class SplitGrid:
 
     def __post_init__(self):
         for name in _RANGES:
-            given = getattr(self, name)
-            if not isinstance(given, tuple) or len(given) != 3:
-                raise ValueError(f"`{name}` must be a tuple (low, high, ratio), got {given!r}.")
-            low, high, ratio = given
-            _validate.scalar(name, low, low=0, open_low=True)
-            _validate.scalar(name, high, low=low)
-            _validate.scalar(name, ratio, low=1, open_low=True)
+            check_range(name, getattr(self, name), low=0, open_low=True)
         _validate.integer("pieces", self.pieces, 1)
-        for name in ("priors", "thetas", "exponents"):
-            given = getattr(self, name)
-            if not isinstance(given, tuple) or not given:  # a list could not be hashed
-                raise ValueError(f"`{name}` must be a tuple of at least one number, got {given!r}.")
-        for theta in self.thetas:
-            _validate.scalar("thetas", theta, low=0, high=1, open_high=True)
+        check_list("thetas", self.thetas, low=0, high=1, open_high=True)
         for name in ("priors", "exponents"):
-            for exponent in getattr(self, name):
-                _validate.scalar(name, exponent, low=0)
+            check_list(name, getattr(self, name), low=0)
 
     def values(self, name: str) -> Float[np.ndarray, " values"]:
         """The values of a range, increasing.
@@ -80,11 +69,8 @@ class SplitGrid:
 
         `ValueError` if `name` is not one of these.
         """
-        low, high, ratio = getattr(self, _validate.member("name", name, _RANGES))
-        count = 1 + max(0, math.ceil(math.log(high / low) / math.log(ratio)))
-        values = low * ratio ** np.arange(count)
-        values[-1] = max(values[-1], high)  # rounding may leave it below
-        return values
+        limits = getattr(self, _validate.member("name", name, _RANGES))
+        return range_values(limits)
 
     def round_up(self, name: str, value: _Values) -> _Values:
         """The smallest value of a range that is at least `value`; `+inf` above the highest.
